@@ -1,0 +1,14 @@
+"""Where training clips come from: one file per source, all with the one method of `Source`."""
+
+from videodiff.datasets.mixture import Mixture
+from videodiff.datasets.moving_layers import MovingLayers
+from videodiff.datasets.moving_mnist import MovingMNIST
+from videodiff.datasets.source import Source
+
+DATASETS = {
+    "moving_layers": MovingLayers,
+    "moving_mnist": MovingMNIST,
+    "mixture": Mixture,
+}
+
+__all__ = ["DATASETS", "Mixture", "MovingLayers", "MovingMNIST", "Source"]
