@@ -1,0 +1,87 @@
+"""Sampling: plans (which levels), steppers (one move), and the one loop.
+
+    plan = make_plan("log_snr", s_max=80, s_min=0.002, n=10)
+    for step in sample(denoise, z, plan, sampler("dpm3"), NoiseSource(seeds)):
+        ...
+    clip = step.z
+
+To add a sampler is to add a row to `SAMPLERS`, or a stepper and a row.
+"""
+
+from typing import NamedTuple
+
+from videodiff.noise import pick
+from videodiff.sampling.loop import Before, Noise, Step, sample
+from videodiff.sampling.multistep import Multistep
+from videodiff.sampling.plans import (
+    DEFAULT_PLAN,
+    PLANS,
+    Plan,
+    from_level,
+    karras,
+    log_snr,
+    make_plan,
+    quadratic_t,
+    uniform_t,
+)
+from videodiff.sampling.steppers import Draw, Evaluate, FirstOrder, Heun, Node, Stepper
+
+
+class Sampler(NamedTuple):
+    """A stepper a user can choose by name, with the line that helps to choose it."""
+
+    stepper: Stepper
+    help: str
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "dpm3": Sampler(Multistep(3, "eps", "lam"), "multistep DPM-Solver-3, exact weights: the default, 8 evaluations up"),
+    "unipc": Sampler(Multistep(2, "x0", "lam", corrector=True), "UniPC-like, order 2 + corrector: 10 evaluations up"),
+    "dpmpp_2m": Sampler(Multistep(2, "x0", "lam", rule="published"), "DPM-Solver++ 2M as published: strong guidance"),
+    "dpmpp_2m_exact": Sampler(Multistep(2, "x0", "lam"), "DPM-Solver++ 2M with exact weights"),
+    "dpmpp_3m": Sampler(Multistep(3, "x0", "lam"), "DPM-Solver++ 3M with exact weights: 15 evaluations up"),
+    "deis": Sampler(Multistep(3, "eps", "t"), "DEIS (tAB), order 3"),
+    "lms": Sampler(Multistep(4, "eps", "s"), "linear multistep, order 4: 20 evaluations up"),
+    "ddim": Sampler(FirstOrder(0.0), "DDIM, deterministic, first order"),
+    "euler": Sampler(FirstOrder(0.0), "Euler on the probability flow: the same as ddim"),
+    "heun": Sampler(Heun(), "Heun, two evaluations a step: quality runs of 20 steps up"),
+    "ddpm": Sampler(FirstOrder(1.0), "DDPM ancestral sampling, small variance: 50 evaluations up"),
+    "euler_ancestral": Sampler(FirstOrder(1.0), "Euler ancestral: the same as ddpm"),
+    "sde_dpmpp_2m": Sampler(
+        Multistep(2, "x0", "lam", eta=1.0, rule="published"), "SDE-DPM-Solver++ 2M: stochastic, 20 evaluations up"
+    ),
+}
+DEFAULT_SAMPLER = "dpm3"
+
+
+def sampler(name: str) -> Stepper:
+    """The stepper of that name in `SAMPLERS`."""
+    return SAMPLERS[pick("sampler", name, SAMPLERS)].stepper
+
+
+__all__ = [
+    "DEFAULT_PLAN",
+    "DEFAULT_SAMPLER",
+    "PLANS",
+    "SAMPLERS",
+    "Before",
+    "Draw",
+    "Evaluate",
+    "FirstOrder",
+    "Heun",
+    "Multistep",
+    "Node",
+    "Noise",
+    "Plan",
+    "Sampler",
+    "Step",
+    "Stepper",
+    "from_level",
+    "karras",
+    "log_snr",
+    "make_plan",
+    "quadratic_t",
+    "sample",
+    "sampler",
+    "uniform_t",
+]

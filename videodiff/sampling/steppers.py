@@ -1,0 +1,98 @@
+"""Steppers that look only at the present: one update rule each.
+
+The contract of every stepper, here and in `multistep.py`:
+
+    z_next, x0 = stepper.step(evaluate, z, s, s_next, history, draw)
+
+moves a state z from level s down to s_next. `evaluate(z, s)` returns a `Node` (level, state the network saw, x0).
+`history` is a list that the stepper may keep nodes in, emptied by the loop when the walk jumps up. `draw()` gives fresh
+standard noise like z. `stepper.evaluations(plan)` says how often the network will be called. Steppers are values
+without state, so one can serve any number of runs. Weights are Python floats computed in float64; z has the network's
+precision.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from videodiff.errors import UserError
+from videodiff.sampling.plans import Plan
+
+
+class Node(NamedTuple):
+    """One network evaluation: the level, the state that was shown, and the clean clip it answered."""
+
+    s: float
+    z: Tensor
+    x0: Tensor
+
+    @property
+    def eps(self) -> Tensor:
+        """The noise in z, which is also the slope of the probability flow: dz/ds = (z - D) / s."""
+        return (self.z - self.x0) / self.s
+
+
+Evaluate = Callable[[Tensor, float], Node]
+Draw = Callable[[], Tensor]
+
+
+class Stepper(Protocol):
+    """An update rule; see the module's first lines."""
+
+    def step(
+        self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def evaluations(self, plan: Plan) -> int: ...
+
+
+@dataclass(frozen=True)
+class FirstOrder:
+    """DDIM's family: eta 0 is DDIM and Euler, eta 1 is DDPM (small variance) and Euler ancestral.
+
+    Song et al. 2021 (DDIM), equations 12 and 16, in z: with r the next level and variance
+    v = eta^2 r^2 (1 - r^2 / s^2), z' = D + sqrt(r^2 - v) eps + sqrt(v) n.
+    Every eta has the same marginals when D is exact.
+    """
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise UserError(f"eta is between 0 (deterministic) and 1 (ancestral), not {self.eta}")
+
+    def step(
+        self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        node = evaluate(z, s)
+        if s_next == 0:
+            return node.x0, node.x0
+        noise = self.eta * s_next * math.sqrt(1 - (s_next / s) ** 2)
+        z = node.x0 + math.sqrt(s_next**2 - noise**2) / s * (node.z - node.x0)
+        return (z + noise * draw() if noise else z), node.x0
+
+    def evaluations(self, plan: Plan) -> int:
+        return len(plan.down_moves())
+
+
+@dataclass(frozen=True)
+class Heun:
+    """Euler, then again with the mean of both slopes (Karras et al. 2022, algorithm 1). Two evaluations a step.
+
+    For quality runs of 20 evaluations and more; below that it is far behind the multistep methods.
+    """
+
+    def step(
+        self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        here = evaluate(z, s)
+        if s_next == 0:
+            return here.x0, here.x0
+        there = evaluate(here.z + (s_next - s) * here.eps, s_next)
+        return here.z + (s_next - s) * (here.eps + there.eps) / 2, there.x0
+
+    def evaluations(self, plan: Plan) -> int:
+        return sum(1 if s_next == 0 else 2 for _, s_next in plan.down_moves())
