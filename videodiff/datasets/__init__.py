@@ -3,12 +3,14 @@
 from videodiff.datasets.mixture import Mixture
 from videodiff.datasets.moving_layers import MovingLayers
 from videodiff.datasets.moving_mnist import MovingMNIST
+from videodiff.datasets.packed import Packed
 from videodiff.datasets.source import Source
 
 DATASETS = {
     "moving_layers": MovingLayers,
     "moving_mnist": MovingMNIST,
+    "packed": Packed,
     "mixture": Mixture,
 }
 
-__all__ = ["DATASETS", "Mixture", "MovingLayers", "MovingMNIST", "Source"]
+__all__ = ["DATASETS", "Mixture", "MovingLayers", "MovingMNIST", "Packed", "Source"]

@@ -1,8 +1,8 @@
 """What a training source is: something that draws batches of clips from a random generator.
 
 A source is a pure function of the state of the generator - a resumed run sees the clips that the interrupted one would
-have seen - and works on the device of the generator, in batches. `frame_index` is the one thing all of them share: which
-places in time a batch shows.
+have seen - and works on the device of the generator, in batches. `frame_index` is what all of them share: the places in
+time that a batch shows.
 """
 
 from typing import Protocol

@@ -1,0 +1,205 @@
+"""Any folder of clips, packed once into a cache that trains without decoding.
+
+`find_clips(folder)` lists its clips: video and animation files at any depth, and folders of numbered pictures.
+`pack(folder, out)` decodes each once, at training size, into `out` (`packed.py` says what lies there). What cannot be
+read is reported and left out.
+
+Packing can be stopped or killed at any time. Frames go to `frames.u8.part`, and a line in `journal.jsonl` says that
+a clip is complete; the next run cuts off what lies behind the last such clip and goes on. `index.json`, which makes it
+a cache, is written last.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videodiff import video
+from videodiff.errors import LimitExceeded, UnreadableInput, UserError
+from videodiff.events import Event, Note, Progress, Saved
+
+SPLITS = ("train", "test", "val", "valid", "validation")
+MOVING = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".3gp", ".ts", ".ogv", ".flv"}
+MOVING |= {".gif", ".webp", ".apng"}
+STILL = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+NATURAL_FPS = 13  # training frames a second aimed at: every 2nd frame at 24..30 fps
+
+
+def stride_for(fps: float) -> int:
+    """The step in frames at which motion is worth learning: 2 at 24..30 fps, 1 below 19.5."""
+    return max(1, round(fps / NATURAL_FPS))
+
+
+def find_clips(folder: Path | str, split: str = "train", names: Path | str | None = None) -> list[Path]:
+    """The clips of one split, sorted, as paths below `folder`.
+
+    names: a text file with one path below `folder` a line decides alone; `<split>.txt` in the folder is taken as one.
+    Otherwise a clip belongs to the split that a folder on its way is named after (train, test, val, ...), and what has
+    no such name is training material.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"no folder at {folder}; give one that has clips in it")
+    listed = Path(names) if names else folder / f"{split}.txt"
+    if names or listed.is_file():
+        clips = read_names(folder, listed)
+    else:
+        clips = [path for path in walk(folder) if split_of(path.relative_to(folder)) == split]
+        others = {clip for other in SPLITS if other != split for clip in read_names(folder, folder / f"{other}.txt")}
+        clips = [path for path in clips if path not in others]
+    if not clips:
+        raise UserError(
+            f"no clips for '{split}' in {folder}; put videos there or in {folder}/{split}, or list them in {split}.txt"
+        )
+    return clips
+
+
+def walk(folder: Path) -> list[Path]:
+    """Every clip below `folder`, sorted; a folder with two pictures or more counts as one clip."""
+    found: list[Path] = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        seen = [Path(here, name) for name in files if not name.startswith(".")]
+        found += [path for path in seen if path.suffix.lower() in MOVING]
+        if sum(path.suffix.lower() in STILL for path in seen) > 1:
+            found.append(Path(here))
+    return sorted(found)
+
+
+def split_of(path: Path) -> str:
+    """The split a relative path belongs to by the names of its folders."""
+    return next((part.lower() for part in path.parts if part.lower() in SPLITS), "train")
+
+
+def read_names(folder: Path, listed: Path) -> list[Path]:
+    """The clips a list names; a list that is not there names none."""
+    if not listed.is_file():
+        return []
+    return sorted(folder / line.strip() for line in listed.read_text().splitlines() if line.strip())
+
+
+def pack(
+    folder: Path | str,
+    out: Path | str,
+    short_side: int = 64,
+    split: str = "train",
+    names: Path | str | None = None,
+    stride: int | None = 1,
+    channels: int = 3,
+) -> Iterator[Event]:
+    """Decode the clips of a folder into the cache `out`, once: an iterator of events, Saved when it is complete.
+
+    short_side: pixels of the shorter side, of frames that keep their shape; stride: keep every n-th frame, None = as
+    the frame rate suggests; channels: 3 for colour, 1 for grey. A cache that is up to date is left as it is.
+    """
+    folder, out = Path(folder), Path(out)
+    data, index = out / "frames.u8", out / "index.json"
+    part, journal = out / "frames.u8.part", out / "journal.jsonl"
+    clips = {path.relative_to(folder).as_posix(): path for path in find_clips(folder, split, names)}
+    stamps = {name: stamp(path) for name, path in clips.items()}
+    recipe = {"short_side": short_side, "stride": stride, "channels": channels}
+
+    # -- what is done already ------------------------------------------------------------------------------------------
+    if index.is_file():
+        have = json.loads(index.read_text())
+        if have["recipe"] == recipe and have["stamps"] == stamps:
+            yield Note(f"{out} is up to date: {len(have['clips'])} clips", {"clips": len(have["clips"])})
+            yield Saved(str(out), "cache")
+            return
+    out.mkdir(parents=True, exist_ok=True)
+    if data.exists() and not part.exists() and not index.exists():
+        data.rename(part)  # stopped between the last renames below
+    entries = {entry["file"]: entry for entry in read_journal(journal, recipe, stamps)}
+    end = max((entry["offset"] + entry["bytes"] for entry in entries.values()), default=0)
+    if not part.exists() or part.stat().st_size < end:
+        entries, end = {}, 0
+    write_whole(journal, [{"recipe": recipe}, *entries.values()])
+
+    # -- decode the rest -----------------------------------------------------------------------------------------------
+    with open(part, "ab") as frames_file, open(journal, "a") as journal_file:
+        frames_file.truncate(end)
+        for k, (name, path) in enumerate(clips.items()):
+            yield Progress(k, len(clips), "clips packed")
+            if name in entries:
+                continue
+            entry: dict[str, Any] = {"file": name, "stamp": stamps[name], "offset": end, "bytes": 0}
+            try:
+                frames, fps, notes = decode(path, short_side, stride, channels)
+            except (UnreadableInput, LimitExceeded) as error:
+                entry["left_out"] = str(error)
+                yield Note(f"left out {name}: {error}", {"file": name})
+            else:
+                for note in notes:
+                    yield Note(f"{name}: {note}", {"file": name})
+                frames_file.write(frames.tobytes())
+                frames_file.flush()
+                t, h, w, c = frames.shape
+                entry |= {"bytes": frames.nbytes, "t": t, "h": h, "w": w, "c": c, "fps": fps, "stride": stride_for(fps)}
+                end += frames.nbytes
+            entries[name] = entry
+            journal_file.write(json.dumps(entry) + "\n")
+            journal_file.flush()
+        os.fsync(frames_file.fileno())
+    yield Progress(len(clips), len(clips), "clips packed")
+
+    # -- make it a cache -----------------------------------------------------------------------------------------------
+    packed = [entries[name] for name in clips if "left_out" not in entries[name]]
+    left_out = {name: entries[name]["left_out"] for name in clips if "left_out" in entries[name]}
+    if not packed:
+        raise UnreadableInput(
+            f"none of the {len(clips)} clips in {folder} can be used; the first: {left_out.popitem()[1]}"
+        )
+    index.unlink(missing_ok=True)
+    part.replace(data)
+    write_whole(index, [{"recipe": recipe, "stamps": stamps, "clips": packed, "left_out": left_out}])
+    journal.unlink()
+    yield Saved(str(out), "cache")
+
+
+def decode(path: Path, short_side: int, stride: int | None, channels: int) -> tuple[np.ndarray, float, tuple[str, ...]]:
+    """Frames uint8 [t h w c] of a clip, their rate after striding, and what the reader had to say."""
+    if not path.exists():
+        raise UnreadableInput("listed, but not there")
+    clip = video.read(path, short_side=short_side)
+    step = stride or stride_for(float(clip.fps))
+    frames = clip.frames[::step]
+    if len(frames) < 2:
+        raise UnreadableInput(f"{len(frames)} frame; a clip needs two")
+    if channels == 1:
+        luma = frames @ np.array([0.299, 0.587, 0.114])  # Rec. 601
+        frames = luma.round().astype(np.uint8)[..., None]
+    return frames, float(clip.fps) / step, clip.notes
+
+
+def stamp(path: Path) -> list[int]:
+    """What changes when a file changes: its size and time; for a folder the number of its files and the newest time."""
+    if not path.exists():
+        return []
+    if path.is_dir():
+        times = [file.stat().st_mtime_ns for file in path.iterdir()]
+        return [len(times), max(times)]
+    return [path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def read_journal(journal: Path, recipe: dict[str, Any], stamps: dict[str, list[int]]) -> Iterator[dict[str, Any]]:
+    """The entries of an interrupted packing that still hold: same recipe, file unchanged, line complete."""
+    lines = journal.read_text().splitlines() if journal.is_file() else []
+    for k, line in enumerate(lines):
+        try:
+            entry = json.loads(line)
+        except ValueError:  # the process died while writing this line
+            return
+        if k == 0 and entry != {"recipe": recipe}:
+            return
+        if k > 0 and stamps.get(entry["file"]) == entry["stamp"]:
+            yield entry
+
+
+def write_whole(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write values as JSON lines under another name and rename, so that the file is never seen half written."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    temporary.replace(path)
