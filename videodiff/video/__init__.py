@@ -1,0 +1,21 @@
+"""Video files in and out: the one door for PyAV and Pillow.
+
+Reading (`read.py`) and writing (`write.py`) are what others call; `sheets.py` makes pictures of clips. Behind reading:
+`guard.py` sends a `Request` to `child.py`, which decodes with `decode.py` (films) or `pictures.py`, choosing frames by
+`choose.py` and placing pixels by `geometry.py`. PyAV and Pillow load when first needed, so importing this is cheap.
+"""
+
+from videodiff.video.read import Index, probe, read, read_mask, stream
+from videodiff.video.shapes import Clip, ClipInfo, Frame, Limits
+
+__all__ = [
+    "Clip",
+    "ClipInfo",
+    "Frame",
+    "Index",
+    "Limits",
+    "probe",
+    "read",
+    "read_mask",
+    "stream",
+]
