@@ -1,0 +1,48 @@
+"""Which device and which precision the network runs in."""
+
+import contextlib
+
+import torch
+
+from videodiff.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`: the first CUDA device, then MPS, then the CPU. A named device must exist."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = name.split(":")[0]
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} is not available: this torch sees no CUDA device; use --device cpu")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' is not available here; use --device cpu")
+    device = torch.device(name)
+    if kind == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise UserError(f"device {name!r} is not available: there are {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The network's dtype: `auto` is bfloat16 where the device computes it natively, else float32."""
+    if name == "auto":
+        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
+    if name == "float16" and device.type == "cpu":
+        # 100 to 400 times slower than float32 on CPU (docs/log.md).
+        raise UserError("float16 is unusably slow on the CPU; use --precision bfloat16 or float32")
+    return getattr(torch, name)
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 arithmetic."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager:
+    """Autocast for training; nothing in float32."""
+    if precision == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, precision)

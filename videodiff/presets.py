@@ -1,0 +1,51 @@
+"""Training presets: each row is a `Train` request, the command that runs it, and what to expect of it.
+
+    videodiff train --preset digits --out runs/digits
+"""
+
+from typing import Any, NamedTuple
+
+
+class Preset(NamedTuple):
+    """Settings that differ from the defaults, and what they cost and give."""
+
+    help: str
+    time: str
+    result: str
+    settings: dict[str, Any]
+
+
+PRESETS: dict[str, Preset] = {
+    "digits": Preset(
+        help="stochastic Moving MNIST, 64x64 grey; needs the MNIST files: --data moving_mnist:FOLDER",
+        time="see checkpoints/digits/README.md",
+        result="see checkpoints/digits/README.md",
+        settings={
+            "data": [{"source": "moving_mnist"}],
+            "model": {"channels": 1, "widths": [32, 64, 128]},
+            # The background is exactly -1 and a digit moves further in a frame than its strokes are wide, so the last
+            # frame is no better a guess than the background; 0.5 is the root mean square of x + 1 on these clips.
+            "spread": {"unknown": 0.5, "base": -1.0, "blend": False},
+            "levels": {"max_ratio": 40.0},
+            "masks": {"third": 0.45, "half": 0.15, "past": 0.1, "future": 0.06, "both_ends": 0.06,
+                      "spaced_set": 0.08, "random_set": 0.03, "boxes": 0.02, "nothing": 0.05},
+            "batch": 4,
+            "rate": 1e-3,
+        },
+    ),
+    "motion": Preset(
+        help="64x64 colour for clips of anything: moving layers and clips of one's own (--data FOLDER)",
+        time="see checkpoints/motion/README.md",
+        result="see checkpoints/motion/README.md",
+        settings={
+            "data": [{"source": "moving_layers", "spaced": 0.1}],
+            "model": {"channels": 3, "widths": [32, 64, 128]},
+            # Root mean square difference of frames d apart, measured on the training clips: .04 to .09 at d = 1, .09 to
+            # .19 at d = 8. A little above, since what moves differs more than the average pixel.
+            "spread": {"unknown": 0.5, "near": 0.1, "growth": 0.35},
+            "sizes": [[64, 64]] * 6 + [[64, 96], [96, 64]],
+            "batch": 4,
+            "rate": 1e-3,
+        },
+    ),
+}

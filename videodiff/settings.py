@@ -1,0 +1,278 @@
+"""Every request is one frozen, validated model.
+
+Its fields make the command's options, the app's form, the JSON beside every output and inside it, and the presets; a
+choice, a range, a default and its help text are declared here and nowhere else. No torch is imported, so that the
+command can show its help at once. Fields are documented in their help text; tests equate the choices with the
+dicts and folders that implement them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from videodiff.errors import UserError
+
+T = TypeVar("T")
+
+SamplerName = Literal[
+    "dpm3",
+    "unipc",
+    "dpmpp_2m",
+    "dpmpp_2m_exact",
+    "dpmpp_3m",
+    "deis",
+    "lms",
+    "ddim",
+    "euler",
+    "heun",
+    "ddpm",
+    "euler_ancestral",
+    "sde_dpmpp_2m",
+]
+WalkName = Literal["log_snr", "karras", "uniform_t", "quadratic_t"]
+DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+AttentionName = Literal["auto", "sdpa", "xformers", "math"]
+
+
+class Settings(BaseModel):
+    """The base of every request: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values that `type(self).model_validate` turns back into an equal request."""
+        return self.model_dump(mode="json")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tasks
+
+
+class Sampling(Settings):
+    """How a network fills a canvas; shared by all tasks."""
+
+    checkpoint: str = Field("motion", description="A shipped checkpoint, or the folder of one.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Same seed, same result. Drawn and recorded if not given.")
+    steps: int = Field(8, ge=1, le=1000, description="Levels of noise to go through: more is finer and slower.")
+    sampler: SamplerName = Field("dpm3", description="How a step is taken; see `videodiff list samplers`.")
+    walk: WalkName = Field("log_snr", description="How the levels are spaced.")
+    guidance: float = Field(
+        1.0, ge=0, le=20, description="Weight of the given frames against none (classifier-free); 1 is off."
+    )
+    conditioning: Literal["concat", "replace", "clamp"] = Field(
+        "concat", description="How the given pixels are shown to the network; the shipped ones are trained for concat."
+    )
+    average: int = Field(
+        1, ge=1, le=64, description="Average this many samples: closer to the truth on average, less lively."
+    )
+    window: int | None = Field(None, ge=2, le=256, description="Frames the network sees at once; as trained if not given.")
+    device: DeviceName = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
+    precision: Precision = Field("auto", description="Of the network alone: bfloat16 where the device is fast in it.")
+    attention: AttentionName = Field("auto", description="Which attention kernel.")
+    threads: int | None = Field(None, ge=1, le=256, description="CPU threads.")
+
+
+class Reading(Settings):
+    """Which part of the input is used, and at what size."""
+
+    start: float | None = Field(None, ge=0, description="Begin the input here, in seconds.")
+    end: float | None = Field(None, gt=0, description="End the input here, in seconds.")
+    fps: float | None = Field(None, gt=0, le=1000, description="Resample the input to this frame rate by time stamps.")
+    stride: int = Field(1, ge=1, le=1000, description="Use every n-th frame of the input.")
+    size: int | None = Field(
+        None, ge=16, le=1024, description="Short side in pixels; the network's own if not given. Aspect ratio is kept."
+    )
+
+
+class Writing(Settings):
+    """Where the result goes."""
+
+    output: Path | None = Field(
+        None, description="File to write: .mp4, .webm, .gif, .mkv (lossless), or a folder name for PNGs."
+    )
+    overwrite: bool = Field(False, description="Replace an existing output.")
+    sheet: bool = Field(False, description="Write a contact sheet (PNG) beside the result.")
+
+
+class Task(Sampling, Writing):
+    """A request that ends in a clip."""
+
+    kind: str = ""
+
+    @model_validator(mode="after")
+    def _draw_seed(self) -> Task:
+        if self.seed is None:
+            object.__setattr__(self, "seed", random.SystemRandom().randrange(2**31))
+        return self
+
+
+class Predict(Task, Reading):
+    """Continue a clip, or say what came before it."""
+
+    kind: Literal["predict"] = "predict"
+    input: Path = Field(description="A clip, a picture, a folder of pictures, or a folder of clips (each is done).")
+    frames: int = Field(16, ge=1, le=100_000, description="New frames.")
+    direction: Literal["forward", "backward"] = Field("forward", description="What comes next, or what came before.")
+    context: int | None = Field(None, ge=1, le=255, description="Frames of the input the network looks at, at most.")
+    only_new: bool = Field(False, description="Write the new frames alone.")
+
+
+class Interpolate(Task, Reading):
+    """Fill in frames between the frames of a clip, or between two pictures or clips."""
+
+    kind: Literal["interpolate"] = "interpolate"
+    input: Path = Field(description="A clip, a folder of pictures, or the first of two inputs.")
+    to: Path | None = Field(None, description="A second picture or clip: fill between the two.")
+    factor: Literal[2, 4, 8] = Field(2, description="Frame rate times this (within one clip).")
+    frames: int = Field(7, ge=1, le=1000, description="New frames between two inputs.")
+    slow: bool = Field(False, description="Keep the frame rate: slow motion instead of smoother motion.")
+
+
+class Infill(Task, Reading):
+    """Fill missing frames, a hole in the picture, or the space around it."""
+
+    kind: Literal["infill"] = "infill"
+    input: Path = Field(description="A clip or a folder of pictures.")
+    missing: str | None = Field(None, description="Frames to fill, counted from 0: 10:20,31 means 10 to 19, and 31.")
+    mask: Path | None = Field(None, description="White where to fill: a picture, or a clip with a mask for each frame.")
+    canvas: str | None = Field(None, description="Widen to WIDTHxHEIGHT pixels round the picture, such as 96x64.")
+
+    @model_validator(mode="after")
+    def _something_to_fill(self) -> Infill:
+        if not (self.missing or self.mask or self.canvas):
+            raise ValueError("nothing to fill: give --missing 10:20, --mask mask.png or --canvas 96x64")
+        return self
+
+
+class Generate(Task):
+    """Make a new clip from nothing."""
+
+    kind: Literal["generate"] = "generate"
+    frames: int = Field(16, ge=1, le=100_000, description="Frames to make.")
+    fps: float = Field(10, gt=0, le=1000, description="Frame rate of the result.")
+    width: int = Field(64, ge=16, le=1024, description="Width in pixels, rounded to what the network can do.")
+    height: int = Field(64, ge=16, le=1024, description="Height in pixels, likewise.")
+
+
+TASKS: dict[str, type[Task]] = {"predict": Predict, "interpolate": Interpolate, "infill": Infill, "generate": Generate}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+class Data(Settings):
+    """One source of training clips and its weight in the mixture."""
+
+    source: Literal["moving_layers", "moving_mnist", "packed"]
+    weight: float = Field(1.0, gt=0)
+    path: Path | None = Field(None, description="packed: the packed cache; moving_mnist: the folder of the MNIST files.")
+    strides: tuple[int, ...] = Field((1, 2, 3), description="packed: take every n-th frame, drawn per clip.")
+    spaced: float = Field(0.0, ge=0, le=1, description="Share of clips with uneven gaps between frames.")
+
+
+class Levels(Settings):
+    """How noise levels are drawn and weighted in training."""
+
+    draw: Literal["lognormal", "linear", "cosine", "shifted_cosine", "sigmoid", "edm", "flow"] = "lognormal"
+    mean: float = Field(0.0, description="lognormal: mean of log(s / sd), sd the spread of the guess.")
+    std: float = Field(1.4, gt=0)
+    stratified: bool = True
+    weight: Literal["f", "eps", "v", "x0", "min_snr"] = "f"
+    min: float = Field(0.02, gt=0, description="Smallest s.")
+    max_ratio: float = Field(20.0, gt=1, description="Largest s over the largest spread of the guess.")
+
+
+class Train(Settings):
+    """Train a network on clips. Stops cleanly, resumes exactly."""
+
+    kind: Literal["train"] = "train"
+    out: Path = Field(Path("runs/model"), description="Run folder: states, log, samples. A run in it is resumed.")
+    data: tuple[Data, ...] = (Data(source="moving_layers"),)
+    network: Literal["unet", "lucid"] = "unet"
+    model: dict[str, Any] = Field(default_factory=dict, description="Config of the network (videodiff.models.*.Config).")
+    spread: dict[str, Any] = Field(default_factory=dict, description="videodiff.centred.Spread.")
+    levels: Levels = Levels()
+    masks: dict[str, float] = {
+        "half": 0.25,
+        "past": 0.15,
+        "future": 0.1,
+        "both_ends": 0.1,
+        "spaced_set": 0.2,
+        "random_set": 0.08,
+        "boxes": 0.07,
+        "nothing": 0.05,
+    }
+    frames: int = Field(16, ge=1, le=256, description="Frames in a training clip.")
+    sizes: tuple[tuple[int, int], ...] = Field(((64, 64),), description="(height, width), one drawn for each step.")
+    batch: int = Field(8, ge=1, le=4096)
+    accumulate: int = Field(1, ge=1, le=1024, description="Batches added up for one step.")
+    steps: int = Field(10_000, ge=1, description="Optimizer steps.")
+    warmup: int = Field(100, ge=0)
+    decay: int = Field(0, ge=0, description="Cosine decay to 0 over the last steps; 0 keeps the rate constant.")
+    rate: float = Field(1e-3, gt=0, description="Learning rate.")
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the weight average, reached after a warm-up.")
+    move_weight: float = Field(0.2, ge=0, description="Weight of |base' - x0|^2 / sd^2, which teaches the warp.")
+    drop_vector: float = Field(0.1, ge=0, le=1)
+    seed: int = 0
+    device: DeviceName = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int | None = Field(None, ge=1, le=256)
+    recompute: bool = Field(False, description="Recompute activations in the backward pass: less memory, more time.")
+    minutes: float | None = Field(None, gt=0, description="Stop cleanly after this long.")
+    save_minutes: float = Field(10.0, gt=0, description="Minutes between saved states.")
+    keep: int = Field(2, ge=1, description="Saved states to keep.")
+    shard_mb: float = Field(15.0, gt=0, description="Largest file of a saved state.")
+    log_every: int = Field(20, ge=1)
+    sample_minutes: float = Field(20.0, gt=0, description="Minutes between sample sheets.")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading requests from outside
+
+
+def validate(
+    kind: type[T], values: Any, error: type[UserError] = UserError, where: str = "settings", known_only: bool = True
+) -> T:
+    """`values` (parsed JSON) as a Settings model or plain dataclass, or one clear line of `error`."""
+    fields = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {})
+    if isinstance(values, Mapping) and known_only:
+        for name in values:
+            if name not in fields:
+                close = difflib.get_close_matches(str(name), list(fields), 1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(fields)}"
+                raise error(f"{where}: no setting {str(name)[:60]!r}{hint}")
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as problem:
+        raise error(f"{where}: {first_problem(problem)}") from problem
+
+
+def first_problem(problem: ValidationError) -> str:
+    """The first complaint of pydantic, in words: which setting, what was given, what is possible."""
+    first = problem.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    return f"{name}: {message[0].lower()}{message[1:]} (given {str(first['input'])[:80]!r})"
+
+
+def load(kind: type[T], file: Path) -> T:
+    """Settings from a JSON file."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise UserError(f"{file} cannot be read as a settings file: {problem}; it must hold a JSON object") from problem
+    return validate(kind, values, where=str(file))

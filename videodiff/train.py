@@ -1,0 +1,359 @@
+"""Training, as one readable story: a generator of events that stops at any moment and resumes exactly.
+
+    for event in fit(settings): ...                      # or: videodiff train --data DIR
+    python -m videodiff.train run.json                   # bare: torch, numpy, einops, safetensors, pydantic alone
+
+Everything random in a step is drawn from a generator seeded by (run seed, step, micro-batch, process), so the position in
+the data and the state of every random number generator are one number, the step. A state is a folder
+`<out>/step-00001234/` that is a loadable checkpoint (EMA weights as bf16) and also holds weights, optimizer and EMA in
+full. It appears by one rename, so a kill at any moment leaves the previous state.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from videodiff import centred, checkpoint, masks
+from videodiff.checkpoint import Window
+from videodiff.compute import autocast, pick_device, pick_precision
+from videodiff.datasets.mixture import Mixture
+from videodiff.datasets.moving_layers import MovingLayers
+from videodiff.datasets.moving_mnist import MovingMNIST, load_images
+from videodiff.datasets.packed import Packed
+from videodiff.datasets.source import Source
+from videodiff.errors import UserError
+from videodiff.events import Event, Metric, Note, Progress, Saved
+from videodiff.losses import WEIGHTS, draw_t, lognormal, scheduled, wanted_mean
+from videodiff.models import NETWORKS
+from videodiff.noise import NoiseSource
+from videodiff.parallel import team
+from videodiff.sampling import make_plan, sample, sampler
+from videodiff.settings import Data, Train, load, validate
+from videodiff.types import Canvas
+
+
+def fit(settings: Train) -> Iterator[Event]:
+    """Train until `settings.steps` or `settings.minutes`; yields Progress, Metric, Saved and Note."""
+    # --- who trains, and where
+    began = time.monotonic()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    crew = team(settings.device)
+    device = crew.device or pick_device(settings.device)
+    precision = pick_precision(settings.precision, device)
+    chief = crew.rank == 0
+    out = settings.out
+    out.mkdir(parents=True, exist_ok=True)
+
+    # --- what is trained
+    network = NETWORKS[settings.network]
+    model = validate(network.Config, settings.model, where="model")
+    spread = validate(centred.Spread, settings.spread, where="spread")
+    torch.manual_seed(settings.seed)
+    net = network.build(model).to(device)
+    net.recompute = settings.recompute
+    denoiser = centred.CentredDenoiser(net, spread)
+    source = Mixture([(spec.weight, build_source(spec, model.channels)) for spec in settings.data])
+    names, weights = zip(*net.named_parameters(), strict=True)
+    optimizer = torch.optim.AdamW(weights, lr=settings.rate, betas=settings.betas, weight_decay=settings.weight_decay)
+    ema = {name: x.detach().clone().float() for name, x in zip(names, weights, strict=True)}
+    step, seen_clips, lost_seconds = 0, 0, 0.0
+
+    # --- where a former run stopped
+    if (state := newest_state(out)) is not None:
+        step, seen_clips, lost_seconds = load_state(state, net, optimizer, ema)
+        yield Note(f"resumed {state.name}: {seen_clips} clips seen in {lost_seconds / 60:.0f} min")
+    if chief:
+        (out / "settings.json").write_text(json.dumps(settings.as_json(), indent=1) + "\n")
+    start_step = step
+
+    def save() -> Saved:
+        seconds = lost_seconds + time.monotonic() - began
+        path = save_state(settings, out, step, seen_clips, seconds, net, optimizer, ema, model, spread)
+        return Saved(str(path), "state")
+
+    last_save = last_sample = time.monotonic()
+    running: list[float] = []
+    bad_losses = 0
+    while step < settings.steps:
+        # --- one step: accumulate gradients over micro-batches
+        rate = learning_rate(step, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        loss_sum = 0.0
+        for micro in range(settings.accumulate):
+            generator = step_generator(settings.seed, step, micro, crew.rank, device)
+            canvas = draw_canvas(generator, source, settings)
+            if step == start_step and micro == 0 and (complaint := data_complaint(canvas.frames)):
+                yield Note(complaint)
+            with autocast(device, precision):
+                loss = draw_loss(generator, denoiser, canvas, settings) / settings.accumulate
+            loss.backward()
+            loss_sum += float(loss.detach())
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
+        for p, gradient in zip(weights, gradients, strict=True):
+            p.grad = gradient
+        crew.average(gradients)
+        norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip))
+
+        # --- health: a bad step is skipped and said so, many in a row end the run
+        if math.isfinite(loss_sum) and math.isfinite(norm):
+            optimizer.step()
+            bad_losses = 0
+        else:
+            bad_losses += 1
+            yield Note(f"step {step}: the loss or its gradient is not finite; the step was skipped")
+            if bad_losses >= 10:
+                raise UserError(f"10 steps in a row were not finite from step {step - 9} on; lower --rate")
+        if norm == 0:
+            yield Note(f"step {step}: the gradient is zero everywhere; nothing is being learnt")
+        step += 1
+        seen_clips += settings.batch * settings.accumulate * crew.size
+        decay = min(settings.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, p in zip(names, weights, strict=True):
+                ema[name].lerp_(p.float(), 1 - decay)
+
+        # --- tell the world
+        running.append(loss_sum)
+        now = time.monotonic()
+        if step % settings.log_every == 0 or step == settings.steps:
+            speed = (step - start_step) / (now - began)
+            values = {
+                "loss": sum(running) / len(running),
+                "gradient_norm": norm,
+                "rate": rate,
+                "clips": seen_clips,
+                "steps_a_second": speed,
+            }
+            running.clear()
+            if chief:
+                with open(out / "log.jsonl", "a") as log:
+                    log.write(json.dumps({"step": step, "minutes": (lost_seconds + now - began) / 60, **values}) + "\n")
+            yield Metric(step, values, "train")
+        yield Progress(step, settings.steps, "training")
+        if chief and now - last_sample > 60 * settings.sample_minutes:
+            last_sample = now
+            yield from sample_sheet(out, step, denoiser, ema, source, settings, device)
+        out_of_time = settings.minutes is not None and now - began > 60 * settings.minutes
+        if chief and (now - last_save > 60 * settings.save_minutes or out_of_time or step == settings.steps):
+            last_save = now
+            yield save()
+        if out_of_time:
+            yield Note(f"stopped after {settings.minutes:g} min at step {step} of {settings.steps}; run again to go on")
+            return
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One example, one loss
+
+
+def build_source(spec: Data, channels: int) -> Source:
+    """The training source of one row of `settings.data`."""
+    if spec.source == "moving_layers":
+        return MovingLayers(channels=channels, spaced=spec.spaced)
+    if spec.path is None:
+        raise UserError(f"data: {spec.source} needs a path")
+    if spec.source == "moving_mnist":
+        return MovingMNIST(load_images(spec.path), spaced=spec.spaced)
+    return Packed(spec.path, channels=channels, strides=spec.strides, spaced=spec.spaced)
+
+
+def step_generator(seed: int, step: int, micro: int, rank: int, device: torch.device) -> torch.Generator:
+    """The one source of randomness of a micro-batch."""
+    key = hashlib.blake2b(repr((seed, step, micro, rank)).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(key, "big"))
+
+
+def draw_canvas(generator: torch.Generator, source: Source, settings: Train) -> Canvas:
+    """Clips of one of the sizes, with masks drawn from the mixture."""
+    size = settings.sizes[int(torch.randint(len(settings.sizes), (), generator=generator, device=generator.device))]
+    frames, index = source.batch(generator, settings.batch, settings.frames, size)
+    known = masks.draw(generator, settings.batch, settings.frames, size, settings.masks)
+    return Canvas(frames, known, index)
+
+
+def draw_loss(
+    generator: torch.Generator, denoiser: centred.CentredDenoiser, canvas: Canvas, settings: Train
+) -> Tensor:
+    """w(s) |D - x0|^2 over the wanted pixels at levels drawn for each clip, plus the pull on the moved base."""
+    levels, x0 = settings.levels, canvas.frames
+    b, device = x0.shape[0], x0.device
+    g = centred.guess(canvas, denoiser.spread)
+    top = g.sd.amax((1, 2, 3, 4))
+    t = draw_t(generator, b, levels.stratified)
+    if levels.draw == "lognormal":
+        s = lognormal(t, levels.mean, levels.std) * top
+    else:
+        s = scheduled(t, levels.draw)
+    s = torch.minimum(s.clamp(min=levels.min), levels.max_ratio * top)
+    noise = torch.randn(x0.shape, generator=generator, device=device)
+    d, moved = denoiser.parts(x0 + s[:, None, None, None, None] * noise, s, canvas, g)
+    wanted = ~canvas.known
+    sd = g.sd.clamp(min=1e-4)
+    loss = wanted_mean(WEIGHTS[levels.weight](s[:, None, None, None, None], sd) * (d - x0).square(), wanted)
+    if settings.move_weight:
+        loss = loss + settings.move_weight * wanted_mean((moved - x0).square() / sd**2, wanted)
+    return loss
+
+
+def learning_rate(step: int, settings: Train) -> float:
+    """Linear warm-up, constant, cosine decay to 0 over the last `decay` steps."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup))
+    left = (settings.steps - step) / settings.decay if settings.decay else 1.0
+    return settings.rate * warm * (0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
+
+
+def data_complaint(frames: Tensor) -> str | None:
+    """What is wrong with a batch, if its values cannot be frames in [-1, 1]."""
+    low, high = float(frames.min()), float(frames.max())
+    if not (math.isfinite(low) and math.isfinite(high)) or low < -1.01 or high > 1.01:
+        return f"training clips hold values from {low:.3g} to {high:.3g}; frames must lie in [-1, 1]"
+    if high - low < 1e-3:
+        return "the first training clips are of one single colour; is the data folder the right one?"
+    return None
+
+
+def sample_sheet(
+    out: Path,
+    step: int,
+    denoiser: centred.CentredDenoiser,
+    ema: dict[str, Tensor],
+    source: Source,
+    settings: Train,
+    device: torch.device,
+) -> Iterator[Event]:
+    """Continue four fixed clips with the EMA weights: truth above, sample below, as `samples/<step>.png`."""
+    try:
+        from videodiff.video import contact_sheet
+    except ImportError as error:
+        yield Note(f"no sample sheet: {error.name} is not installed here")
+        return
+    net = denoiser.net
+    current = {name: p.detach().clone() for name, p in net.named_parameters()}
+    net.load_state_dict(ema, strict=False)
+    net.eval()
+    generator = step_generator(settings.seed, -1, 0, 0, device)
+    frames, index = source.batch(generator, 4, settings.frames, settings.sizes[0])
+    known = masks.half(generator, settings.frames, *settings.sizes[0]).expand(4, -1, -1, -1, -1)
+    canvas = Canvas(frames, known, index)
+    with torch.no_grad():
+        top = float(centred.guess(canvas, denoiser.spread).sd.max())
+        plan = make_plan("log_snr", settings.levels.max_ratio * top, settings.levels.min, 8)
+        noise = NoiseSource(tuple(range(4)))
+        z = frames * known + plan.levels[0] * noise.draw(frames.shape[1:]).to(device)
+        *_, last = sample(denoiser.bind(canvas), z, plan, sampler("dpm3"), noise)
+    net.load_state_dict(current, strict=False)
+    net.train()
+    rows = torch.stack([frames, last.z], 1).flatten(0, 1).clamp(-1, 1)
+    pixels = ((rows + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).cpu().numpy()
+    folder = out / "samples"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{step:08d}.png"
+    path.write_bytes(contact_sheet(pixels.reshape(-1, *pixels.shape[2:]), columns=settings.frames))
+    yield Saved(str(path), "samples")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# State
+
+
+def newest_state(out: Path) -> Path | None:
+    """The newest saved state of a run; a state is complete because it got its name by one rename."""
+    states = sorted(out.glob("step-*/state.json"))
+    return states[-1].parent if states else None
+
+
+def save_state(
+    settings: Train,
+    out: Path,
+    step: int,
+    seen_clips: int,
+    seconds: float,
+    net: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: dict[str, Tensor],
+    model: object,
+    spread: centred.Spread,
+) -> Path:
+    """Write `step-<step>/`, then remove the states over `settings.keep`."""
+    shard = int(settings.shard_mb * 1e6)
+    folder = out / f"step-{step:08d}"
+    names = [name for name, _ in net.named_parameters()]
+    moments = optimizer.state_dict()["state"]
+    training = {
+        "steps": step,
+        "clips": seen_clips,
+        "minutes": round(seconds / 60, 1),
+        "settings": settings.model_dump(mode="json", exclude={"out", "data", "threads", "minutes", "device"}),
+    }
+    with checkpoint.Replacing(folder) as part:
+        checkpoint.save_tensors(part, "weights", dict(net.named_parameters()), shard)
+        checkpoint.save_tensors(part, "ema", ema, shard)
+        for key in ("exp_avg", "exp_avg_sq"):
+            checkpoint.save_tensors(part, key, {names[i]: m[key] for i, m in moments.items()}, shard)
+        checkpoint.write_bundle(
+            part,
+            settings.network,
+            model,
+            ema,
+            spread,
+            checkpoint.Levels(settings.levels.min, settings.levels.max_ratio),
+            Window(settings.frames, min(settings.sizes[0])),
+            training,
+        )
+        state = {"step": step, "clips": seen_clips, "seconds": seconds}
+        (part / "state.json").write_text(json.dumps(state) + "\n")
+    for old in sorted(out.glob("step-*"))[: -settings.keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def load_state(
+    folder: Path, net: torch.nn.Module, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor]
+) -> tuple[int, int, float]:
+    """Put a saved state into network, optimizer and EMA; returns step, clips seen, seconds spent."""
+    state = json.loads((folder / "state.json").read_text())
+    parameters = dict(net.named_parameters())
+    shapes = {name: p.shape for name, p in parameters.items()}
+    weights = checkpoint.load_tensors(folder, "weights", shapes)
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(weights[name])
+        for name, x in checkpoint.load_tensors(folder, "ema", shapes).items():
+            ema[name].copy_(x)
+    first, second = (checkpoint.load_tensors(folder, key, shapes) for key in ("exp_avg", "exp_avg_sq"))
+    moments = {
+        i: {"step": torch.tensor(float(state["step"])), "exp_avg": first[name], "exp_avg_sq": second[name]}
+        for i, name in enumerate(parameters)
+    }
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state["step"], state["clips"], state["seconds"]
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m videodiff.train run.json [name=value ...]`: train and print the events as JSON lines."""
+    from videodiff.events import as_json
+
+    settings = load(Train, Path(arguments[0]))
+    changes = dict(argument.split("=", 1) for argument in arguments[1:])
+    settings = validate(Train, {**settings.as_json(), **changes})
+    for event in fit(settings):
+        if not isinstance(event, Progress):
+            print(json.dumps(as_json(event)), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"videodiff.train: {error}")
