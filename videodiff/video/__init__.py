@@ -5,8 +5,11 @@ Reading (`read.py`) and writing (`write.py`) are what others call; `sheets.py` m
 `choose.py` and placing pixels by `geometry.py`. PyAV and Pillow load when first needed, so importing this is cheap.
 """
 
+from videodiff.video.metadata import read_metadata, write_sidecar
 from videodiff.video.read import Index, probe, read, read_mask, stream
 from videodiff.video.shapes import Clip, ClipInfo, Frame, Limits
+from videodiff.video.sheets import contact_sheet, jpeg, resize
+from videodiff.video.write import Writer, write
 
 __all__ = [
     "Clip",
@@ -14,8 +17,15 @@ __all__ = [
     "Frame",
     "Index",
     "Limits",
+    "Writer",
+    "contact_sheet",
+    "jpeg",
     "probe",
     "read",
     "read_mask",
+    "read_metadata",
+    "resize",
     "stream",
+    "write",
+    "write_sidecar",
 ]

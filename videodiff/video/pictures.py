@@ -88,7 +88,7 @@ def frames(request: Request) -> Iterator[ClipInfo | Frame | str]:
     """First the facts, then each frame asked for at its final size; notes come in between as strings."""
     path, limits = request.path, request.limits
     info = probe(path, limits)
-    if info.container == "folder" and request.fps:  # pictures have no times of their own: fps is what they were taken at
+    if info.container == "folder" and request.fps:  # they have no times of their own: fps gives them
         info = replace(info, fps=request.fps, duration=(info.num_frames or 0) / float(request.fps))
     if not request.span:
         check_length(Path(path).name, info, request)
@@ -115,7 +115,21 @@ def metadata(path: str, limits: Limits) -> dict[str, str]:
     """Text of the first picture: PNG text chunks, GIF comment."""
     with _opened(files(path)[0] if Path(path).is_dir() else path, limits) as picture:
         values = {k.lower(): v for k, v in picture.info.items() if isinstance(k, str)}
-        return {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in values.items()}
+        texts = {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in values.items()}
+        return texts | (_gif_comment(path) if picture.format == "GIF" else {})
+
+
+def _gif_comment(path: str) -> dict[str, str]:
+    """The comment that `formats.Film` puts at the end of a GIF, where Pillow does not look: {key: text} or {}."""
+    with open(path, "rb") as file:
+        file.seek(max(0, Path(path).stat().st_size - 2**17))
+        tail = file.read()
+    place, text = tail.rfind(b"videodiff {") - 1, b""
+    while 0 <= place < len(tail) and tail[place]:  # blocks of up to 255 bytes, each after its length
+        text += tail[place + 1 : place + 1 + tail[place]]
+        place += 1 + tail[place]
+    key, _, value = text.decode("utf-8", "replace").partition(" ")
+    return {key: value} if value else {}
 
 
 def _opened(path: str, limits: Limits) -> Image.Image:

@@ -1,6 +1,6 @@
 """Clips from files: `probe`, `read`, `stream`, `read_mask`, and `Index` for spans out of the middle.
 
-Files are decoded in a child process with limits (`guard`), unless they are `trusted`: written by ourselves a moment ago.
+Files are decoded in a child process with limits (`guard`), unless they are `trusted`: written by ourselves just now.
 Errors are typed: `UnreadableInput` for what is not a usable video, `LimitExceeded` for what asks for too much. A file
 that is damaged half-way gives the frames before the damage, and a note.
 
