@@ -1,15 +1,14 @@
 """Moving layers: endless made-up clips that teach how things in videos move.
 
-A clip is a stack of layers seen by a camera: a textured background, then up to six sprites, nearest last. Sprites have
-random shapes, patterns and colours and move smoothly - drift, acceleration, swing, start and stop, bounce or pass
-through the frame - or hang together as a jointed figure that gestures. The camera stands still, pans, zooms, turns or
-shakes. Light changes, a little blur and sensor noise come last.
+A clip is a stack of layers seen by a camera: scenery, then up to eight sprites, nearest last. Sprites have random
+shapes, patterns and colours. They go their own ways (drift, acceleration, swing, start and stop, bounce, pass through),
+or make up a jointed figure that gestures, or stand by a road on which the camera drives. Otherwise the camera stands
+still, pans, zooms, turns or shakes. Light changes, a little blur and sensor noise come last.
 
-Everything is a closed form of time, so that any frame can be drawn without those before it, and every random number is
-drawn before the first frame, so that the same generator state is the same scene whichever frames are asked for.
+Everything is a closed form of time, and every random number is drawn before the first frame: the same generator state
+is the same scene, whichever of its frames are asked for.
 
-Lengths are in units of half the frame's shorter side, so that the shorter side spans -1..1 and a speed of 1 pixel per
-frame at 64 pixels is 1/32.
+Lengths are in units of half the frame's shorter side, which so spans -1..1; x points right, y down.
 """
 
 import math
@@ -20,38 +19,30 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from videodiff.datasets.draw import Draw
+from videodiff.datasets.motion import fold, gesture, swing, uneven_time, wrap
 from videodiff.datasets.source import frame_index
+from videodiff.datasets.textures import blur, grain, light, outline, pixel_grid, scenery, texture
 
+# Shares, sizes and speeds in this file are chosen by looking at contact sheets beside real clips, not tuned.
 PIXEL = 1 / 32  # one pixel of a 64 pixel frame
-MAX_SPRITES = 6
-NUM_POSES = 8  # a gesture runs through this many poses and begins again
-MIDDLE = 8  # the moment, in frames, at which a scene is as it was laid out
-FIGURE = (-1, 0, 1, 0, 3, 0)  # parents in a jointed figure: trunk, upper arm, forearm, upper arm, forearm, head
+NUM_SPRITES = 8
+FIGURE, ROAD = 0.3, 0.08  # shares of clips that show a jointed figure and a drive; the rest show a crowd
+SHEET = 0.75  # side of a sprite's picture over the shorter side of the frame
 
-
-class Draw:
-    """Random tensors with `b` rows, all from one generator and on its device."""
-
-    def __init__(self, generator: torch.Generator, b: int):
-        self.generator, self.b, self.device = generator, b, generator.device
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        noise = torch.rand(self.b, *shape, generator=self.generator, device=self.device)
-        return low + (high - low) * noise
-
-    def normal(self, std: float, *shape: int) -> Tensor:
-        return std * torch.randn(self.b, *shape, generator=self.generator, device=self.device)
-
-    def chance(self, p: float, *shape: int) -> Tensor:
-        return self.uniform(0, 1, *shape) < p
-
-    def log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return self.uniform(math.log(low), math.log(high), *shape).exp()
-
-    def choice(self, weights: list[float], *shape: int) -> Tensor:
-        """Long: 0..len(weights)-1, each as often as its weight says."""
-        edges = torch.tensor(weights, device=self.device).cumsum(0) / sum(weights)
-        return torch.bucketize(self.uniform(0, 1, *shape), edges[:-1], right=True)
+PARTS = (  # of a figure: the part it hangs on, the joint in that part's square -1..1, the joint in its own
+    (None, (0.0, 0.0), (0.0, 0.0)),  # trunk
+    (0, (0.0, -0.9), (0.0, 0.75)),  # head
+    (0, (0.7, -0.65), (-0.75, 0.0)),  # upper arm
+    (2, (0.7, 0.0), (-0.7, 0.0)),  # forearm
+    (3, (0.75, 0.0), (-0.4, 0.0)),  # hand
+    (0, (-0.7, -0.65), (-0.75, 0.0)),
+    (5, (0.7, 0.0), (-0.7, 0.0)),
+    (6, (0.75, 0.0), (-0.4, 0.0)),
+)
+CLOTHED, BARE = (0, 1, 0, 0, 1, 0, 0, 1), (0, 1, 0, 1, 1, 0, 1, 1)  # which sheet a part is made of
+REST = (0.0, 0.0, 1.3, 0.9, 0.0, 1.85, -0.9, 0.0)  # angle against the part it hangs on: arms hang, elbows bend inwards
+REACH = (0.0, 0.1, 0.6, 1.1, 0.5, 0.6, 1.1, 0.5)  # and how far it gestures from there
 
 
 class MovingLayers:
@@ -72,52 +63,46 @@ class MovingLayers:
 
 def render(draw: Draw, index: Tensor, size: tuple[int, int], channels: int) -> Tensor:
     """Draw one scene per clip and show it at `index` [b t]: frames [b t c h w] in [-1, 1]."""
-    time = index.float()
+    time, side = index.float(), max(32, min(size))
     half = torch.tensor([size[1], size[0]], device=draw.device) / min(size)  # half width and height of the frame
     screen = pixel_grid(size, draw.device)  # h w 2, (x, y)
 
-    # -- the scene: camera, background, sprites ------------------------------------------------------------------
-    camera = draw_camera(draw, time, half)
-    side = max(32, min(size))
-    wall = background(draw, 2 * side)  # b 3 s s
-    sheets = sprite_sheets(draw, side)  # b n 4 k k
-    sprites = draw_sprites(draw, time, half, camera)
+    # -- the scene -----------------------------------------------------------------------------------------------------
+    kind = draw.choice([FIGURE, ROAD, 1 - FIGURE - ROAD])
+    figure, road = kind == 0, kind == 1
+    camera = draw_camera(draw, time, half, road)
+    drive = draw_drive(draw, time)
+    wall, ground = scenery(draw, 2 * side), texture(draw, side, draw.log_uniform(2, 8))  # b 3 s s
+    sprites = choose(figure, draw_figure(draw, time, half, camera), draw_crowd(draw, time, half, camera))
+    sprites = choose(road, draw_roadside(draw, drive), sprites)
+    sheets = draw_sheets(draw, int(SHEET * side), figure, sprites.size)  # b n 4 k k
 
-    # -- back to front -------------------------------------------------------------------------------------------
-    world = camera.to_world(screen)  # b t h w 2
-    frames = sample(wall, world / (2 * half.max()), "reflection")  # b c t h w: the texture spans twice the frame
-    for k in range(MAX_SPRITES):
+    # -- back to front -------------------------------------------------------------------------------------------------
+    frames = sample(wall, camera.to_world(screen) / (2 * half.max()), "reflection")  # b c t h w: twice the frame
+    some = road.nonzero().squeeze(1)
+    if len(some):
+        frames[some] = pave(frames[some], ground[some], drive, screen, some)
+    for k in range(NUM_SPRITES):
         some = sprites.present[:, k].nonzero().squeeze(1)
         if len(some):
             local = sprites.to_local(screen, k, some)  # b' t h w 2, the sprite fills -1..1
             layer = sample(sheets[some, k], local, "zeros")  # b' 4 t h w, colours multiplied by alpha
-            frames[some] = frames[some] * (1 - layer[:, 3:]) + layer[:, :3]
+            frames[some] = frames[some].mul_(1 - layer[:, 3:]).add_(layer[:, :3])
 
-    # -- what the camera makes of it -----------------------------------------------------------------------------
+    # -- what light and lens make of it --------------------------------------------------------------------------------
     frames = light(draw, frames, time, screen)
     frames = blur(frames, draw.uniform(-0.5, 0.6))
     frames = frames + grain(draw, index, size)
-    if channels == 1:
-        frames = frames.mean(1, keepdim=True)
-    else:
-        grey = draw.chance(0.15)[:, None, None, None, None]
-        frames = torch.where(grey, frames.mean(1, keepdim=True), frames)
+    grey = draw.chance(0.15) | (channels == 1)
+    frames = torch.where(grey[:, None, None, None, None], frames.mean(1, keepdim=True), frames)[:, :channels]
     return rearrange(frames.clamp(0, 1), "b c t h w -> b t c h w") * 2 - 1
 
 
-def pixel_grid(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Centres of the pixels, [h w 2] as (x, y)."""
-    h, w = size
-    x = (torch.arange(w, device=device) + 0.5 - w / 2) * 2 / min(size)
-    y = (torch.arange(h, device=device) + 0.5 - h / 2) * 2 / min(size)
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
-
-
-def sample(texture: Tensor, where: Tensor, beyond: str) -> Tensor:
-    """Textures [b c s s], spanning -1..1, looked up at `where` [b t h w 2]: [b c t h w]."""
+def sample(pictures: Tensor, where: Tensor, beyond: str) -> Tensor:
+    """Pictures [b c s s], spanning -1..1, looked up at `where` [b t h w 2]: [b c t h w]."""
     t = where.shape[1]
-    flat = rearrange(where, "b t h w xy -> b (t h) w xy")  # time stacked on height: no copy of the texture per frame
-    out = F.grid_sample(texture, flat, mode="bilinear", padding_mode=beyond, align_corners=False)
+    flat = rearrange(where, "b t h w xy -> b (t h) w xy")  # time stacked on height: no copy of the picture per frame
+    out = F.grid_sample(pictures, flat, mode="bilinear", padding_mode=beyond, align_corners=False)
     return rearrange(out, "b c (t h) w -> b c t h w", t=t)
 
 
@@ -135,57 +120,7 @@ def affine(matrix: Tensor, shift: Tensor, screen: Tensor) -> Tensor:
     return across + down
 
 
-# -- motion: closed forms of time ----------------------------------------------------------------------------------
-
-
-def uneven_time(draw: Draw, time: Tensor, *shape: int) -> Tensor:
-    """Time [b *shape t] as a thing experiences it: steady, in fits and starts, or at rest before or after a moment."""
-    now = time.view(draw.b, *[1] * len(shape), -1) - MIDDLE
-    period = draw.uniform(8, 30, *shape)[..., None]
-    phase = draw.uniform(0, 2 * math.pi, *shape)[..., None]
-    pulse = now + period / (2 * math.pi) * ((2 * math.pi * now / period + phase).sin() - phase.sin())
-    turn = draw.uniform(-6, 6, *shape)[..., None]
-    start = F.softplus(2 * (now - turn)) / 2
-    stop = -F.softplus(2 * (turn - now)) / 2
-    kind = draw.choice([0.55, 0.2, 0.13, 0.12], *shape)[..., None]
-    return torch.where(kind == 0, now, torch.where(kind == 1, pulse, torch.where(kind == 2, start, stop)))
-
-
-def swing(draw: Draw, time: Tensor, size: Tensor) -> Tensor:
-    """A sinusoid [b ... t] around 0 of amplitude `size` [b ...] and a period of 6..40 frames."""
-    shape = size.shape[1:]
-    rate = 2 * math.pi / draw.log_uniform(6, 40, *shape)
-    phase = draw.uniform(0, 2 * math.pi, *shape)
-    now = time.view(draw.b, *[1] * len(shape), -1)
-    return size[..., None] * (rate[..., None] * now + phase[..., None]).sin()
-
-
-def gesture(draw: Draw, time: Tensor, size: Tensor) -> Tensor:
-    """Moves [b ... t] between random poses within +-`size` [b ...], resting in between, as limbs do."""
-    shape = size.shape[1:]
-    poses = draw.uniform(-1, 1, *shape, NUM_POSES)
-    period, phase = draw.uniform(5, 16, *shape)[..., None], draw.uniform(0, NUM_POSES, *shape)[..., None]
-    share = draw.uniform(0.5, 1, *shape)[..., None]  # of a period spent moving
-    now = time.view(draw.b, *[1] * len(shape), -1) / period + phase
-    step = now.floor()
-    part = ((now - step) / share).clamp(max=1)
-    ease = part * part * (3 - 2 * part)
-    before = poses.gather(-1, step.long() % NUM_POSES)
-    after = poses.gather(-1, (step.long() + 1) % NUM_POSES)
-    return size[..., None] * (before + (after - before) * ease)
-
-
-def fold(x: Tensor, reach: Tensor) -> Tensor:
-    """x thrown back at walls at +-reach: a triangle wave of slope 1."""
-    return ((x - reach).remainder(4 * reach) - 2 * reach).abs() - reach
-
-
-def wrap(x: Tensor, reach: Tensor) -> Tensor:
-    """x that leaves at +reach and comes back at -reach."""
-    return (x + reach).remainder(2 * reach) - reach
-
-
-# -- camera --------------------------------------------------------------------------------------------------------
+# -- camera ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -211,253 +146,192 @@ class Camera:
         )
 
 
-def draw_camera(draw: Draw, time: Tensor, half: Tensor) -> Camera:
-    """Two clips in five are filmed from a tripod; the others pan, zoom, turn, or shake, often several at once."""
-    moving = ~draw.chance(0.4)
+def draw_camera(draw: Draw, time: Tensor, half: Tensor, steady: Tensor) -> Camera:
+    """Half of the clips are filmed from a tripod, and those `steady` [b] too; the others pan, zoom, turn or shake."""
+    moving = ~draw.chance(0.5) & ~steady
     kind = draw.choice([0.35, 0.3, 0.1, 0.1, 0.15])  # pan, zoom, turn, shake, all of it
-    everything = kind == 4
+    pans, zooms, turns, shakes = (moving & ((kind == k) | (kind == 4)) for k in range(4))
     own = uneven_time(draw, time)  # b t
 
-    pans, zooms, turns, shakes = (moving & ((kind == k) | everything) for k in range(4))
-    heading, speed = draw.uniform(0, 2 * math.pi), draw.normal(1.2).abs().clamp(max=4) * PIXEL * pans
+    heading, speed = draw.uniform(0, 2 * math.pi), draw.normal(0.9).abs().clamp(max=4) * PIXEL * pans
     way = torch.stack([heading.cos(), 0.5 * heading.sin()], -1)[:, None]  # b 1 2: pans are mostly sideways
-    # Panned sideways for ever, a camera would look at the reflected texture: turn back inside it instead.
-    centre = fold((speed[:, None] * own)[..., None] * way, half * 0.95)
+    centre = fold((speed[:, None] * own)[..., None] * way, half * 0.95)  # the scenery ends: turn back before that
     shake = draw.uniform(0.2, 1.2, 2) * PIXEL * shakes[:, None]
     centre = centre + (swing(draw, time, shake) + swing(draw, time * 2.3, shake * 0.5)).movedim(1, 2)
 
-    rate = draw.normal(0.02).clamp(-0.06, 0.06) * zooms
-    zoom = fold(rate[:, None] * own, torch.full_like(own, 0.45)).exp() * draw.uniform(0.95, 1.3)[:, None]
-    angle = swing(draw, time, draw.uniform(0.02, 0.3) * turns)
-    angle = angle + draw.normal(0.01)[:, None] * own * turns[:, None]
-    anchor = draw.uniform(-0.4, 0.4, 1, 2) * zooms[:, None, None]
-    return Camera(centre, angle, zoom, anchor)
+    rate = draw.normal(0.018).clamp(-0.06, 0.06) * zooms
+    zoom = fold(rate[:, None] * own, torch.tensor(0.45)).exp() * draw.uniform(0.95, 1.3)[:, None]
+    angle = swing(draw, time, draw.uniform(0.02, 0.3) * turns) + (draw.normal(0.01) * turns)[:, None] * own
+    return Camera(centre, angle, zoom, draw.uniform(-0.4, 0.4, 1, 2) * zooms[:, None, None])
 
 
-# -- sprites -------------------------------------------------------------------------------------------------------
+# -- sprites -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Sprites:
-    """Poses over time of the sprites: place [b n t 2], angle [b n t], extent [b n t 2] (half length and width)."""
+    """On the screen: place [b n t 2], angle [b n t], extent [b n t 2] (half length and half width).
+
+    present [b n]: who is there at all; size [b n]: about how large, at any time.
+    """
 
     present: Tensor
     place: Tensor
     angle: Tensor
     extent: Tensor
+    size: Tensor
 
     def to_local(self, screen: Tensor, k: int, some: Tensor) -> Tensor:
-        """Screen places [h w 2] in the frame of sprite k of clips `some`: [b' t h w 2], -1..1 inside it."""
+        """Screen places [h w 2] in the square of sprite k of the clips `some`: [b' t h w 2], -1..1 inside it."""
         turn = rotation(-self.angle[some, k]) / self.extent[some, k][..., None]  # b' t 2 2
-        shift = torch.einsum("btij,btj->bti", turn, self.place[some, k])
-        return affine(turn, -shift, screen)
+        return affine(turn, -torch.einsum("btij,btj->bti", turn, self.place[some, k]), screen)
 
 
-def draw_sprites(draw: Draw, time: Tensor, half: Tensor, camera: Camera) -> Sprites:
-    """Who is in the scene and how everyone moves, as seen by the camera."""
-    n = MAX_SPRITES
-    figure = draw.chance(0.35)[:, None]  # b 1: one jointed figure instead of a crowd
-    count = 1 + draw.choice([0.25, 0.25, 0.2, 0.15, 0.1, 0.05])[:, None]
-    order = torch.arange(n, device=draw.device)
-    present = torch.where(figure, order < 6, order < count)
+def choose(which: Tensor, these: Sprites, those: Sprites) -> Sprites:
+    """`these` in the clips where `which` [b] is True, `those` in the others."""
 
-    # -- a crowd: each for itself, some swarming at one scale
-    scale = draw.log_uniform(0.05, 0.5, 1).expand(-1, n)
-    radius = torch.where(draw.chance(0.5, 1), scale, draw.log_uniform(0.05, 0.5, n))
+    def pick(this: Tensor, that: Tensor) -> Tensor:
+        return torch.where(which.view(-1, *[1] * (this.ndim - 1)), this, that)
+
+    return Sprites(*(pick(getattr(these, name), getattr(those, name)) for name in Sprites.__dataclass_fields__))
+
+
+def draw_crowd(draw: Draw, time: Tensor, half: Tensor, camera: Camera) -> Sprites:
+    """One to six things that go their own ways: ahead in fits and starts, falling, swaying, spinning, growing."""
+    n = NUM_SPRITES
+    count = 1 + draw.choice([0.25, 0.25, 0.2, 0.15, 0.1, 0.05], 1)
+    present = torch.arange(n, device=draw.device) < count
+    radius = torch.where(draw.chance(0.5, 1), draw.log_uniform(0.05, 0.5, 1), draw.log_uniform(0.05, 0.5, n))
     aspect = draw.log_uniform(0.6, 1.6, n)
     extent = torch.stack([radius * aspect, radius / aspect], -1)  # b n 2
-    own = uneven_time(draw, time, n)[..., None]  # b n t 1
+
+    own = uneven_time(draw, time, n)  # b n t
     start = draw.uniform(-0.9, 0.9, n, 2) * half
-    heading = draw.uniform(0, 2 * math.pi, n)
-    speed = (draw.normal(1.6, n).abs().clamp(max=6) * PIXEL) * ~draw.chance(0.12, n)
-    velocity = torch.stack([heading.cos(), heading.sin() * draw.uniform(0.2, 1, n)], -1) * speed[..., None]
+    heading, speed = draw.uniform(0, 2 * math.pi, n), draw.normal(1.5, n).abs().clamp(max=6) * PIXEL
+    way = torch.stack([heading.cos(), heading.sin() * draw.uniform(0.2, 1, n)], -1)
+    velocity = way * (speed * ~draw.chance(0.12, n))[..., None]  # b n 2
     pull = draw.normal(0.06 * PIXEL, n, 2) * draw.chance(0.3, n, 1)
-    fall = pull[:, :, None] * own.clamp(-12, 12) ** 2 / 2
     sway = swing(draw, time, draw.normal(2.5 * PIXEL, n, 2) * draw.chance(0.35, n, 1)).movedim(2, 3)
-    straight = start[:, :, None] + velocity[:, :, None] * own + fall + sway
+    world = start[:, :, None] + velocity[:, :, None] * own[..., None] + sway
+    world = world + pull[:, :, None] * own[..., None].clamp(-12, 12) ** 2 / 2
+
+    # Half of them bounce off the walls of their world; the others leave the screen and come back on its other side.
     inside = (half - 0.7 * radius[..., None]).clamp(min=0.1)[:, :, None]
-    outside = (half + 1.3 * radius[..., None])[:, :, None]
-    place = torch.where(draw.chance(0.5, n)[..., None, None], fold(straight, inside), wrap(straight, outside))
+    outside = (half + 2 * extent.amax(-1, keepdim=True))[:, :, None]
+    bounce = draw.chance(0.5, n)[..., None, None]
+    place = torch.where(bounce, camera.to_screen(fold(world, inside)), wrap(camera.to_screen(world), outside))
     spin = draw.normal(0.06, n) * draw.chance(0.5, n)
-    angle = draw.uniform(0, 2 * math.pi, n)[..., None] + spin[..., None] * own[..., 0]
+    angle = draw.uniform(0, 2 * math.pi, n)[..., None] + spin[..., None] * own - camera.angle[:, None]
     angle = angle + swing(draw, time, draw.normal(0.3, n) * draw.chance(0.3, n))
-    grow = swing(draw, time, draw.normal(0.15, n) * draw.chance(0.4, n)).exp()
-    breath = swing(draw, time, draw.normal(0.1, n) * draw.chance(0.2, n)).exp()  # squash and stretch
+    grow = swing(draw, time, draw.normal(0.15, n) * draw.chance(0.4, n)).exp() * camera.zoom[:, None]
+    breath = swing(draw, time, draw.normal(0.1, n) * draw.chance(0.2, n)).exp()
+    extent = extent[:, :, None] * torch.stack([grow * breath, grow / breath], -1)
+    return Sprites(present, place, angle, extent, radius)
 
-    # -- a figure: trunk, two arms of two parts, head, turning about joints
-    size = draw.log_uniform(0.3, 0.75, 1)  # b 1
+
+def draw_figure(draw: Draw, time: Tensor, half: Tensor, camera: Camera) -> Sprites:
+    """A trunk with head and two arms that gesture; large ones stand at the lower edge, small ones walk."""
+    # -- build
+    large = draw.chance(0.65, 1)  # b 1
+    size = torch.where(large, draw.log_uniform(0.4, 0.9, 1), draw.log_uniform(0.12, 0.4, 1))
     trunk = torch.stack([size * draw.uniform(0.5, 0.8, 1), size * draw.uniform(0.9, 1.2, 1)], -1)  # b 1 2
-    arm = torch.stack([size * draw.uniform(0.4, 0.6, 1), size * draw.uniform(0.12, 0.2, 1)], -1)
-    head = torch.stack([size * draw.uniform(0.28, 0.36, 1), size * draw.uniform(0.35, 0.45, 1)], -1)
-    arms = arm.expand(-1, 2, -1) * torch.tensor([[1.0], [0.9]], device=draw.device)
-    body = torch.cat([trunk, arms, arms, head], 1)  # b 6 2
-    at = draw.uniform(-0.35, 0.35, 1, 2) * half + torch.tensor([0.0, 0.35], device=draw.device)
-    walk = (draw.normal(0.8, 1, 2) * PIXEL * draw.chance(0.4, 1, 1))[:, :, None] * own[:, :1]
-    lean = swing(draw, time, draw.normal(0.06, 1))  # b 1 t
-    moves = gesture(draw, time, draw.uniform(0.3, 1.3, n))
-    rest = torch.tensor([0.0, 2.0, 0.4, 1.1, -0.4, 0.0], device=draw.device)  # arms hang down and outwards
-    rest = rest[:, None] + draw.normal(0.3, n, 1)
-    turn = torch.where(order[:, None] % 5 == 0, lean, rest + moves)  # trunk and head lean, limbs gesture
-    stance = fold(at[:, :, None] + walk, (half * 0.8).expand(1, 1, 1, 2))
-    body_place, body_angle = joints(draw, stance[:, 0], turn, body)
+    head = size[..., None] * draw.uniform(0.28, 0.4, 1, 1) * torch.tensor([0.85, 1.1], device=draw.device)
+    upper = torch.stack([size * draw.uniform(0.38, 0.55, 1), size * draw.uniform(0.14, 0.22, 1)], -1)
+    hand = size[..., None] * draw.uniform(0.13, 0.2, 1, 2)
+    arm = [upper, upper * 0.9, hand]
+    body = torch.cat([trunk, head, *arm, *arm], 1)  # b n 2
 
-    pick = figure[..., None]  # b 1 1
-    place = torch.where(pick[..., None], body_place, place)
-    angle = torch.where(pick, body_angle, angle)
-    extent = torch.where(pick, body, extent)[:, :, None] * torch.where(pick, torch.ones_like(grow), grow)[..., None]
-    stretch = torch.where(pick, torch.ones_like(breath), breath)
-    extent = extent * torch.stack([stretch, 1 / stretch], -1)
+    # -- moves
+    calm = draw.chance(0.15, NUM_SPRITES)  # this part keeps still
+    amount = torch.tensor(REACH, device=draw.device) * draw.uniform(0.3, 1.2, 1) * ~calm
+    turn = gesture(draw, time, amount) + swing(draw, time, draw.normal(0.03, NUM_SPRITES))  # b n t
+    turn = turn + torch.tensor(REST, device=draw.device)[:, None] + draw.normal(0.2, NUM_SPRITES, 1) * ~calm[..., None]
+    walk = draw.normal(1.0, 2) * PIXEL * torch.where(large, draw.chance(0.2, 1) * 0.5, draw.chance(0.8, 1) * 1.0)
+    stand = draw.uniform(-0.4, 0.4, 2) * half + torch.where(large, torch.tensor([0.0, 0.45], device=draw.device), 0)
+    path = fold(stand[:, None] + walk[:, None] * uneven_time(draw, time)[..., None], half * 0.8)  # b t 2
 
-    # -- seen by the camera: some things are carried by it (a person filming himself), most stand in the world
-    zoom, tilt = camera.zoom[:, None], camera.angle[:, None]
-    return Sprites(present, camera.to_screen(place), angle - tilt, (extent * zoom[..., None]).clamp(min=0.03))
-
-
-def joints(draw: Draw, trunk: Tensor, turn: Tensor, body: Tensor) -> tuple[Tensor, Tensor]:
-    """Place [b n t 2] and angle [b n t] of the parts of a figure whose trunk is at `trunk` [b t 2].
-
-    turn [b n t]: angle of each part against the one it hangs on; body [b n 2]: half length and half width.
-    """
-    side = {1: 1.0, 3: -1.0}
-    places, angles = [trunk], [turn[:, 0]]
-    for k, parent in list(enumerate(FIGURE))[1:]:
-        if parent == 0 and k in side:  # a shoulder: at the upper corner of the trunk
-            joint = body[:, 0] * torch.tensor([0.75 * side[k], -0.7], device=draw.device)
-        elif parent == 0:  # the neck: on top of the trunk
-            joint = body[:, 0] * torch.tensor([0.0, -0.9], device=draw.device)
-        else:  # an elbow: at the far end of the upper arm
-            joint = body[:, parent] * torch.tensor([0.85, 0.0], device=draw.device)
+    # -- joints, from the trunk outwards
+    places, angles = [path], [turn[:, 0]]
+    for k, (parent, joint, pivot) in list(enumerate(PARTS))[1:]:
+        assert parent is not None
         angle = angles[parent] + turn[:, k]
-        hinge = places[parent] + torch.einsum("btij,bj->bti", rotation(angles[parent]), joint)
-        reach = body[:, k] * torch.tensor([0.0, -0.9] if k == 5 else [0.85, 0.0], device=draw.device)
-        places.append(hinge + torch.einsum("btij,bj->bti", rotation(angle), reach))
+        joint_there, joint_here = (torch.tensor(at, device=draw.device) for at in (joint, pivot))
+        hinge = places[parent] + turned(angles[parent], joint_there * body[:, parent])
+        places.append(hinge - turned(angle, joint_here * body[:, k]))
         angles.append(angle)
-    return torch.stack(places, 1), torch.stack(angles, 1)
+    place, angle = torch.stack(places, 1), torch.stack(angles, 1)
+    extent = body[:, :, None] * camera.zoom[:, None, :, None]
+    present = torch.ones(draw.b, NUM_SPRITES, dtype=torch.bool, device=draw.device)
+    return Sprites(present, camera.to_screen(place), angle - camera.angle[:, None], extent, body.prod(-1).sqrt())
 
 
-# -- textures ------------------------------------------------------------------------------------------------------
+def turned(angle: Tensor, arm: Tensor) -> Tensor:
+    """The vectors `arm` [b 2] turned by `angle` [b t]: [b t 2]."""
+    return torch.einsum("btij,bj->bti", rotation(angle), arm)
 
 
-def clouds(draw: Draw, channels: int, side: int, coarsest: int, slope: Tensor) -> Tensor:
-    """Noise [b c side side] of about unit spread: octaves from `coarsest` cells on, each `slope` [b] times the last."""
-    total = torch.zeros(draw.b, channels, side, side, device=draw.device)
-    norm, weight = torch.zeros_like(slope), torch.ones_like(slope)
-    cells = coarsest
-    while cells <= side // 2:
-        octave = F.interpolate(draw.normal(1.0, channels, cells, cells), (side, side), mode="bilinear")
-        total += octave * weight[:, None, None, None]
-        norm, weight, cells = norm + weight**2, weight * slope, cells * 2
-    return total / (0.6 * norm.sqrt()[:, None, None, None])  # bilinear interpolation leaves about .6 of the spread
+def draw_sheets(draw: Draw, side: int, figure: Tensor, size: Tensor) -> Tensor:
+    """Sprite pictures [b n 4 side side]: colours multiplied by their alpha, and the alpha, as sharp as they show."""
+    n = NUM_SPRITES
+    many = Draw(draw.generator, draw.b * n)
+    skin = rearrange(texture(many, side, many.log_uniform(1, 6)), "(b n) c h w -> b n c h w", n=n)
+    clothed, bare, each = (torch.tensor(sheet, device=draw.device) for sheet in (CLOTHED, BARE, range(n)))
+    made_of = torch.where(figure[:, None], torch.where(draw.chance(0.4, 1), bare, clothed), each)  # b n
+    skin = skin[torch.arange(draw.b, device=draw.device)[:, None], made_of]
+    limb = figure.repeat_interleave(n)  # parts of a figure are smooth and full
+    alpha = rearrange(outline(many, side, smooth=limb), "(b n) h w -> b n 1 h w", n=n)
+    sheets = torch.cat([skin * alpha, alpha], 2)
+
+    # A sprite shown smaller than its picture would flicker, so its picture is averaged over the texels of a pixel, by
+    # the nearest of three halvings.
+    level = (SHEET / size).log2().round().clamp(0, 3)
+    for halvings in (1, 2, 3):
+        few = level == halvings
+        coarse = F.avg_pool2d(sheets[few], 2**halvings)
+        sheets[few] = F.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
+    return sheets
 
 
-def colours(draw: Draw, *shape: int) -> Tensor:
-    """Colours [b ... 3] in 0..1 as scenes have them: mostly dull, brightness spread wide, now and then vivid."""
-    grey = draw.uniform(0.08, 0.9, *shape, 1)
-    tint = draw.normal(1.0, *shape, 3)
-    vivid = torch.where(draw.chance(0.25, *shape, 1), 0.25, 0.07)
-    return (grey + vivid * (tint - tint.mean(-1, keepdim=True))).clamp(0.02, 0.98)
+# -- a drive -----------------------------------------------------------------------------------------------------------
+
+NEAR, FAR = 0.4, 6.0  # distances between which things by the road come up, in heights of the camera above it
 
 
-def pattern(draw: Draw, side: int, cells: Tensor) -> Tensor:
-    """A grey pattern [b side side] in about -1..1: stripes, checks, dots or an edge, of `cells` [b] periods a side."""
-    x, y = pixel_grid((side, side), draw.device).unbind(-1)
-    turn = draw.uniform(0, math.pi)[:, None, None]
-    u, v = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()  # b side side
-    rate = math.pi * cells[:, None, None]
-    sharp = draw.uniform(1, 4)[:, None, None]
-    stripes, across = (rate * u).sin(), (rate * v).sin()
-    edge = 6 * sharp * (u + draw.uniform(-0.6, 0.6)[:, None, None])
-    kind = draw.choice([0.35, 0.25, 0.2, 0.2])[:, None, None]
-    wave = torch.where(kind == 0, stripes, torch.where(kind == 1, stripes * across, stripes + across - 0.5))
-    return torch.tanh(torch.where(kind == 3, edge, sharp * wave))
+@dataclass
+class Drive:
+    """horizon [b 2]: the point the road leads to; way [b t]: how far the camera has come, in its heights."""
+
+    horizon: Tensor
+    way: Tensor
 
 
-def texture(draw: Draw, side: int, cells: Tensor, coarsest: int = 2) -> Tensor:
-    """Colour pictures [b 3 side side] in 0..1: two colours mixed by a gradient, a pattern and noise."""
-    base, other = colours(draw)[..., None, None], colours(draw)[..., None, None]  # b 3 1 1
-    x, y = pixel_grid((side, side), draw.device).unbind(-1)
-    gradient = draw.normal(0.4, 1, 1) * x + draw.normal(0.4, 1, 1) * y  # b side side
-    drawn = pattern(draw, side, cells) * draw.uniform(0.1, 0.6, 1, 1) * draw.chance(0.4, 1, 1)
-    noise = clouds(draw, 2, side, coarsest, draw.uniform(0.45, 0.9))  # b 2 side side
-    rough = draw.uniform(0.05, 0.5, 1, 1) * ~draw.chance(0.2, 1, 1)
-    mix = (0.5 + gradient + drawn + rough * noise[:, 0])[:, None].clamp(0, 1)
-    shade = draw.uniform(0, 0.1, 1, 1, 1) * noise[:, 1:]
-    return (base + (other - base) * mix + shade).clamp(0, 1)
+def draw_drive(draw: Draw, time: Tensor) -> Drive:
+    """A camera that drives ahead, steadily or not, turning its head a little."""
+    horizon = torch.stack([draw.uniform(-0.4, 0.4), draw.uniform(-0.5, 0.1)], -1)
+    return Drive(horizon, draw.log_uniform(0.02, 0.16)[:, None] * uneven_time(draw, time))
 
 
-def background(draw: Draw, side: int) -> Tensor:
-    """Still scenery [b 3 side side] in 0..1: a wall, sometimes with a floor and a few blocks of other stuff on it."""
-    scene = texture(draw, side, draw.log_uniform(3, 30))
-    x, y = pixel_grid((side, side), draw.device).unbind(-1)
-    for _ in range(3):  # blocks: furniture, doors, roads, houses
-        stuff = texture(draw, side, draw.log_uniform(3, 30), coarsest=4)
-        centre, reach = draw.uniform(-0.8, 0.8, 2, 1, 1), draw.log_uniform(0.06, 1.2, 2, 1, 1)
-        turn = draw.normal(0.15, 1, 1)
-        dx, dy = x - centre[:, 0], y - centre[:, 1]
-        box = torch.maximum((dx + turn * dy).abs() / reach[:, 0], (dy - turn * dx).abs() / reach[:, 1])
-        soft = side * reach.amin(1) / 3  # edges about three texels wide
-        alpha = torch.sigmoid((1 - box) * soft) * draw.chance(0.45, 1, 1)
-        scene = scene + (stuff - scene) * alpha[:, None]
-    plain = draw.uniform(0, 1, 1, 1, 1) ** 2  # contrast: many walls are nearly plain
-    mean = scene.mean((2, 3), keepdim=True)
-    return mean + (scene - mean) * (0.1 + 0.9 * (1 - plain))
+def draw_roadside(draw: Draw, drive: Drive) -> Sprites:
+    """Things that stand by the road and come up: at distance z a thing of height 1 looks 1 / z high."""
+    n = NUM_SPRITES
+    first = (torch.arange(n, 0, -1, device=draw.device) + draw.uniform(-0.4, 0.4, n)) * (FAR / n)  # the far ones first
+    z = NEAR + (first[..., None] - drive.way[:, None]).remainder(FAR)  # b n t
+    size = draw.log_uniform(0.15, 0.6, n, 2)
+    side = torch.where(draw.chance(0.5, n), 1.0, -1.0) * draw.uniform(0.6, 2.5, n)
+    foot = torch.stack([side, 1 - 0.85 * size[..., 1]], -1)  # b n 2
+    place = drive.horizon[:, None, None] + foot[:, :, None] / z[..., None]
+    extent, tilt = size[:, :, None] / z[..., None], draw.normal(0.05, n, 1).expand_as(z)
+    return Sprites(draw.chance(0.7, n), place, tilt, extent, size.prod(-1).sqrt() / NEAR)
 
 
-def sprite_sheets(draw: Draw, side: int) -> Tensor:
-    """Sprites [b n 4 side side]: colours multiplied by their alpha, and the alpha, of random soft-edged shapes."""
-    many = Draw(draw.generator, draw.b * MAX_SPRITES)
-    skin = texture(many, side, many.log_uniform(1, 6))
-    alpha = outline(many, side)[:, None]
-    return rearrange(torch.cat([skin * alpha, alpha], 1), "(b n) c h w -> b n c h w", b=draw.b)
-
-
-def outline(draw: Draw, side: int) -> Tensor:
-    """Alpha [b side side] of ellipses, rounded boxes, polygons and wavy blobs that reach 0.85 of the square."""
-    x, y = pixel_grid((side, side), draw.device).unbind(-1)
-    radius, angle = (x * x + y * y).sqrt(), torch.atan2(y, x)
-    power = draw.choice([0.5, 0.25, 0.25])[:, None, None]
-    power = torch.where(power == 0, 2.0, torch.where(power == 1, 4.0, 8.0))
-    box = ((x.abs() ** power + y.abs() ** power) + 1e-6) ** (1 / power)  # 2: ellipse, larger: rounded box
-    lobes = torch.arange(2, 7, device=draw.device)
-    size, phase = draw.normal(0.22, 5) / lobes.sqrt(), draw.uniform(0, 2 * math.pi, 5)
-    wave = torch.einsum("bk,bkhw->bhw", size, (lobes[:, None, None] * angle + phase[..., None, None]).sin())
-    blob = radius * (1 + wave.clamp(-0.6, 0.6).abs())
-    corners = draw.choice([1, 1, 1, 1])[:, None, None] + 3  # 3..6
-    sector = (angle + draw.uniform(0, 6, 1, 1)).remainder(2 * math.pi / corners) - math.pi / corners
-    polygon = radius * sector.cos() / (math.pi / corners).cos()
-    kind = draw.choice([0.5, 0.35, 0.15])[:, None, None]
-    level = torch.where(kind == 0, box, torch.where(kind == 1, blob, polygon))
-    soft = draw.log_uniform(0.06, 0.15)[:, None, None]
-    return torch.sigmoid((0.85 - level) / soft * 3).clamp(0, 1) * (radius < 1.3)
-
-
-# -- light and lens ------------------------------------------------------------------------------------------------
-
-
-def light(draw: Draw, frames: Tensor, time: Tensor, screen: Tensor) -> Tensor:
-    """Frames [b c t h w] under light that comes from a side, and in one clip of four changes."""
-    changing = draw.chance(0.25)
-    level = swing(draw, time, draw.uniform(0.03, 0.25) * changing)[:, None, :, None, None]
-    tilt = torch.einsum("hwi,bi->bhw", screen, draw.normal(0.1, 2))[:, None, None]
-    contrast = draw.uniform(0.6, 1.1)[:, None, None, None, None]
-    return (0.5 + (frames - 0.5) * contrast) * (1 + level + tilt)
-
-
-def blur(frames: Tensor, amount: Tensor) -> Tensor:
-    """Frames [b c t h w] mixed with their 3 x 3 means by `amount` [b], nothing where that is negative."""
-    b, c, t, h, w = frames.shape
-    flat = F.pad(frames.reshape(b, c * t, h, w), (1, 1, 1, 1), mode="replicate")
-    soft = F.avg_pool2d(flat, 3, stride=1).view(b, c, t, h, w)
-    return torch.lerp(frames, soft, amount.clamp(min=0)[:, None, None, None, None])
-
-
-def grain(draw: Draw, index: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sensor noise [b 3 t h w]: one sheet of noise per clip, seen through a window that jumps from frame to frame."""
-    (h, w), b = size, len(index)
-    sheet = draw.normal(1.0, 3, 2 * h, 2 * w) * (0.02 * draw.uniform(-0.5, 1).clamp(min=0))[:, None, None, None]
-    # Noise drawn frame by frame would depend on how many frames are asked for; jumps by a hash of the time do not.
-    jump = torch.stack([index * 7919 + 13, index * 104729 + 7], -1) % torch.tensor([h + 1, w + 1], device=index.device)
-    rows = jump[..., 0, None] + torch.arange(h, device=index.device)  # b t h
-    columns = jump[..., 1, None] + torch.arange(w, device=index.device)
-    clip = torch.arange(b, device=index.device)[:, None, None, None]
-    return sheet.movedim(1, -1)[clip, rows[..., None], columns[:, :, None]].movedim(-1, 1)
+def pave(frames: Tensor, ground: Tensor, drive: Drive, screen: Tensor, some: Tensor) -> Tensor:
+    """Frames [b' c t h w] of the clips `some` with a plane below the horizon that runs towards the camera."""
+    x, y = (screen - drive.horizon[some, None, None]).unbind(-1)  # b' h w
+    depth = 1 / y.clamp(min=0.1)
+    across, along = (x * depth)[:, None], depth[:, None] + drive.way[some][..., None, None]  # b' 1 h w, b' t h w
+    where = 0.4 * torch.stack([across.expand_as(along), along], -1)
+    road = sample(ground, where, "reflection")
+    mean = ground.mean((2, 3))[..., None, None, None]
+    clear = ((y - 0.15) / 0.35).clamp(0, 1)[:, None, None]  # far away the texture is finer than a pixel: fade it
+    road = mean + (road - mean) * clear
+    return torch.lerp(frames, road, (y / PIXEL + 0.5).clamp(0, 1)[:, None, None])
