@@ -26,6 +26,7 @@ from videodiff.sampling.plans import Plan
 from videodiff.sampling.steppers import Draw, Evaluate, Node
 
 CLOCKS = ("lam", "s", "t")
+GAUSS = np.polynomial.legendre.leggauss(20)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Multistep:
 
 def _gauss_legendre(a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights for an integral from a to b: 20 nodes on each panel of at most 1 in lam, good to 1e-12."""
-    x, w = np.polynomial.legendre.leggauss(20)
+    x, w = GAUSS
     edges = np.linspace(a, b, max(1, math.ceil(abs(b - a))) + 1)
     middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
     return (middle[:, None] + half[:, None] * x).ravel(), (half[:, None] * w).ravel()

@@ -78,6 +78,7 @@ def from_level(plan: Plan, s_start: float) -> Plan:
     """The part of a falling plan below `s_start`, begun there: keeps structure of a guide noised to it (SDEdit)."""
     if not 0 < s_start <= plan.levels[0]:
         raise UserError(f"the start level must be in (0, {plan.levels[0]:.4g}], not {s_start:.4g}")
+    assert all(s > s_next for s, s_next in plan.moves), plan.levels
     below = [s for s in plan.levels if s < s_start * (1 - 1e-6)]
     return Plan((s_start, *below))
 
