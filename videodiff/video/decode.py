@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,7 +20,7 @@ from av.video.reformatter import Interpolation
 
 from videodiff.errors import LimitExceeded, UnreadableInput
 from videodiff.video.choose import Fitter, Timed, check_length, check_size, choose, over_black
-from videodiff.video.shapes import ClipInfo, Frame, Limits, Request, Table
+from videodiff.video.shapes import INTERLACED, ClipInfo, Frame, Limits, Request, Table
 
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,ogg,m4v,h264,hevc,ivf,obu"
 DECODERS = (
@@ -27,7 +28,7 @@ DECODERS = (
     "h263,h263p,h263i,flv,mjpeg,prores,ffv1,rawvideo,huffyuv,ffvhuff,utvideo,theora,wmv1,wmv2,dnxhd,png,apng,qtrle,"
     "cinepak,svq1,svq3,dvvideo,jpeg2000,magicyuv,v210"
 )
-DAMAGE = (av.error.FFmpegError, UnicodeDecodeError, EOFError, IndexError, ValueError, OverflowError, ZeroDivisionError)
+DAMAGE: tuple[type[Exception], ...] = (av.error.FFmpegError, ValueError, EOFError, LookupError, ArithmeticError)
 """What PyAV raises on damaged files (measured on mutants), beside MemoryError."""
 ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 HONEST = frozenset({"h264", "hevc", "vp9", "libdav1d", "mjpeg", "ffv1", "prores", "mpeg4"})
@@ -42,9 +43,10 @@ def opened(path: str, limits: Limits) -> Iterator[tuple[av.container.InputContai
     strict = {"format_whitelist": DEMUXERS, "protocol_whitelist": "none", "max_streams": "100", **options}
     with open(path, "rb") as file:
         try:
-            container = av.open(file, metadata_errors="replace", options=options, container_options=strict)
+            container = av.open(file, "r", metadata_errors="replace", options=options, container_options=strict)
         except DAMAGE as error:
             raise UnreadableInput(f"{name} is not a readable video ({_reason(error)}); {_hint(path)}") from None
+        assert isinstance(container, av.container.InputContainer)
         with container:
             films = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
             if not films:
@@ -121,7 +123,10 @@ def table(path: str, limits: Limits) -> Table:
     if found is None:  # hidden VP8 frames, packed B-frames of AVI, MPEG streams: only what comes out counts
         with opened(path, limits) as (container, stream):
             shown = [frame.pts for frame in _decoded(container, stream, limits, None, [])]
-        found = [place if pts is None else pts for place, pts in enumerate(shown)], []
+            rate = _rate(stream)
+        if None in shown:
+            shown, base = list(range(len(shown))), 1 / rate
+        found = shown, []
     if not found[0]:
         raise UnreadableInput(f"{Path(path).name} holds no frame that can be decoded; {_hint(path)}")
     return Table(tuple(found[0]), tuple(found[1]), Fraction(base))
@@ -187,13 +192,12 @@ def _skip(container, stream: av.VideoStream, request: Request) -> tuple[int | No
 
 
 def _timed(decoded: Iterator[av.VideoFrame], zero: float | None, fps: Fraction) -> Timed:
-    """Frames with their seconds from the first one; a frame without a time follows its neighbour at the rate."""
+    """Frames with their seconds from the first one; without a time, or one that goes back, they follow at the rate."""
     now = None
     for frame in decoded:
-        if frame.pts is not None and frame.time_base:
-            now = float(frame.pts * frame.time_base)
-        else:
-            now = 0.0 if now is None else now + float(1 / fps)
+        after = 0.0 if now is None else now + float(1 / fps)
+        stamp = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else after
+        now = stamp if now is None or stamp > now else after
         zero = now if zero is None else zero
         yield now - zero, frame
 
@@ -209,12 +213,14 @@ def _decoded(container, stream, limits: Limits, seek: int | None, notes: list[st
         for packet in container.demux(stream):
             for frame in codec.decode(packet):
                 seen += 1
+                if container.format.name == "avi":  # it stores no times of showing, and FFmpeg's guess is out of order
+                    frame.pts = frame.dts
                 check_size(name, frame.width, frame.height, limits)
                 if seen > limits.max_frames:
                     raise LimitExceeded(f"{name}: over the limit max_frames, {limits.max_frames}; cut it or raise it")
                 if frame.interlaced_frame and weave is None:
                     weave = Deinterlacer(frame, stream.time_base)
-                    notes.append("interlaced: the fields were joined into whole frames")
+                    notes.append(INTERLACED)
                 yield from weave(frame) if weave else (frame,)
         yield from weave(None) if weave else ()
     except DAMAGE as error:
@@ -226,7 +232,7 @@ def _decoded(container, stream, limits: Limits, seek: int | None, notes: list[st
         notes.append(f"decoded {seen} frames of the {stream.frames} the file announces; the rest is missing")
 
 
-def _codec(stream: av.VideoStream) -> av.VideoCodecContext:
+def _codec(stream: av.VideoStream) -> Any:
     """The decoder; FFmpeg's own VP9 and VP8 drop transparency, which libvpx keeps."""
     inner = stream.codec_context
     if inner.name in ("vp8", "vp9") and _has_alpha(stream):
@@ -254,10 +260,8 @@ class Deinterlacer:
     """Joins the fields of interlaced frames (bwdif), one frame out for each in; None flushes the last one."""
 
     def __init__(self, frame: av.VideoFrame, time_base: Fraction | None):
-        self.graph = av.filter.Graph()
-        source = self.graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=time_base or Fraction(1, 1000)
-        )
+        self.graph, self.base = av.filter.Graph(), time_base or Fraction(1, 1000)
+        source = self.graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=self.base)
         bwdif, sink = self.graph.add("bwdif", "mode=send_frame:deint=interlaced"), self.graph.add("buffersink")
         source.link_to(bwdif)
         bwdif.link_to(sink)
@@ -267,7 +271,10 @@ class Deinterlacer:
         self.graph.push(frame)
         while True:
             try:
-                yield self.graph.pull()
+                joined: Any = self.graph.pull()
+                if joined.pts is not None:  # bwdif halves the time base
+                    joined.pts, joined.time_base = round(joined.pts * joined.time_base / self.base), self.base
+                yield joined
             except (BlockingIOError, av.error.EOFError):
                 return
 

@@ -69,13 +69,13 @@ class Film:
         )
         if text is not None:
             self.output.metadata.update(videodiff=text, comment=readable(text))
-        self.stream = self.output.add_stream(encoding.codec, rate=fps, options=encoding.options)
-        self.stream.height, self.stream.width = height + self.odd[0], width + self.odd[1]
-        self.stream.pix_fmt = encoding.pixels
+        stream: Any = self.output.add_stream(encoding.codec, rate=fps, options=encoding.options)
+        stream.height, stream.width, stream.pix_fmt = height + self.odd[0], width + self.odd[1], encoding.pixels
         if encoding.pixels == "yuv420p":  # say what the colours mean, so that every player agrees
-            context = self.stream.codec_context
+            context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED
+        self.stream = stream
 
     def add(self, frame: np.ndarray) -> None:
         """Appends a frame, uint8 [h w 3]."""
@@ -87,14 +87,19 @@ class Film:
         self._mux(picture)
 
     def _mux(self, picture: Any) -> None:
-        for packet in self.stream.encode(picture):
-            self.output.mux(packet)
-        self.file.check()
+        try:
+            for packet in self.stream.encode(picture):
+                self.output.mux(packet)
+        finally:  # the disk's error is the reason of whatever FFmpeg makes of it
+            self.file.check()
 
     def finish(self) -> None:
         """Completes the file and waits until the disk has it."""
         self._mux(None)
-        self.output.close()
+        try:
+            self.output.close()
+        finally:
+            self.file.check()
         if self.encoding.container == "gif" and self.text is not None:
             self._comment(b"videodiff " + self.text.encode())
         self.file.check()
@@ -125,14 +130,13 @@ def _converted(frame: np.ndarray, pixels: str) -> Any:
         colours = np.asarray(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
         palette = np.full((256, 4), 255, np.uint8)  # alpha first
         palette[: len(colours), 1:] = colours
-        return av.VideoFrame.from_ndarray((np.asarray(picture), palette), "pal8")
-    picture = av.VideoFrame.from_ndarray(frame, "rgb24")
+        pair: Any = np.asarray(picture), palette
+        return av.VideoFrame.from_ndarray(pair, "pal8")
+    film = av.VideoFrame.from_ndarray(frame, "rgb24")
     if pixels == "bgr0":
-        return picture.reformat(format=pixels, threads=1)
+        return film.reformat(format=pixels, threads=1)
     exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
-    return picture.reformat(
-        format=pixels, dst_colorspace=BT709, dst_color_range=LIMITED, interpolation=exact, threads=1
-    )
+    return film.reformat(format=pixels, dst_colorspace=BT709, dst_color_range=LIMITED, interpolation=exact, threads=1)
 
 
 class Folder:

@@ -99,7 +99,12 @@ class Worker:
             if not (0 < h <= limits.max_side and 0 < w <= limits.max_side and c == 3):
                 raise ValueError(header["frame"])
             pixels = np.empty((h, w, c), np.uint8)
-            if self.process.stdout.readinto(pixels.reshape(-1).data) != pixels.size:
+            if (
+                self.process.stdout.readinto(  # type: ignore[attr-defined]
+                    pixels.reshape(-1).data
+                )
+                != pixels.size
+            ):
                 raise EOFError
             return Frame(pixels, float(header["time"]))
         if "error" in header:

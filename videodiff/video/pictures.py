@@ -22,8 +22,8 @@ from videodiff.video.geometry import Placement
 from videodiff.video.shapes import DEFAULT_FPS, PICTURES, ClipInfo, Frame, Limits, Request, Table
 
 FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP", "TIFF")
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, struct.error)
-DAMAGE += (OverflowError, ZeroDivisionError, AssertionError, Image.DecompressionBombError)
+DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error)
+DAMAGE += (AttributeError, ArithmeticError, AssertionError, Image.DecompressionBombError)
 """What Pillow raises on damaged files; SyntaxError is its own word for a broken header."""
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from videodiff.errors import LimitExceeded, UnreadableInput, UserError
 from videodiff.video import guard
-from videodiff.video.shapes import Clip, ClipInfo, Frame, Limits, Request, Table, from_plain, to_plain
+from videodiff.video.shapes import INTERLACED, Clip, ClipInfo, Frame, Limits, Request, Table, from_plain, to_plain
 
 DEFAULT_LIMITS = Limits()
 Pathlike = str | os.PathLike
@@ -118,12 +118,12 @@ class Index:
         by_time = len(set(found.pts)) == len(found.pts) and bool(found.keys)
         seek = max((key for key in found.keys if key <= wanted[0]), default=None) if by_time else None
         request = _request(path, self.limits, keep=True, **shape)
-        attempts = [(None, None, first, len(wanted))]
+        attempts: list[tuple] = [(None, None, first, len(wanted))]
         if seek is not None and seek > found.pts[0]:
             attempts.insert(0, (seek, wanted, first, len(wanted)))
         for span in attempts:
             info, frames, notes = _collect(guard.perform(replace(request, span=span), self.trusted))
-            if len(frames) == len(wanted):
+            if len(frames) == len(wanted) and INTERLACED not in notes:
                 break
         if not frames:
             raise UnreadableInput(f"{Path(path).name} is damaged before frame {first}; choose an earlier one")

@@ -11,6 +11,9 @@ PICTURES = (".gif", ".webp", ".apng", ".png", ".jpg", ".jpeg", ".bmp", ".tif", "
 DEFAULT_FPS = Fraction(10)
 """The rate of pictures that carry no times: a folder, a single picture (chosen, not tuned)."""
 
+INTERLACED = "interlaced: the fields were joined into whole frames"
+"""A note, and a sign to `Index` that a frame depends on its neighbours."""
+
 
 @dataclass(frozen=True)
 class Limits:
