@@ -1,15 +1,15 @@
 """Video files in and out: the one door for PyAV and Pillow.
 
-Reading (`read.py`) and writing (`write.py`) are what others call; `sheets.py` makes pictures of clips. Behind reading:
-`guard.py` sends a `Request` to `child.py`, which decodes with `decode.py` (films) or `pictures.py`, choosing frames by
-`choose.py` and placing pixels by `geometry.py`. PyAV and Pillow load when first needed, so importing this is cheap.
+Reading (`reader.py`) and writing (`writer.py`) are what others call; `sheets.py` makes pictures of clips. Behind the
+reader, `guard.py` sends a `Request` to `child.py`, which decodes with `decode.py` (films) or `pictures.py`, choosing
+frames by `choose.py` and placing pixels by `geometry.py`. PyAV and Pillow load when first needed: importing is cheap.
 """
 
 from videodiff.video.metadata import read_metadata, write_sidecar
-from videodiff.video.read import Index, probe, read, read_mask, stream
-from videodiff.video.shapes import Clip, ClipInfo, Frame, Limits
+from videodiff.video.reader import Index, probe, read, read_mask, stream
+from videodiff.video.shapes import VIDEO, Clip, ClipInfo, Frame, Limits
 from videodiff.video.sheets import contact_sheet, jpeg, resize
-from videodiff.video.write import Writer, write
+from videodiff.video.writer import Writer, write
 
 __all__ = [
     "Clip",
@@ -18,6 +18,7 @@ __all__ = [
     "Index",
     "Limits",
     "Writer",
+    "VIDEO",
     "contact_sheet",
     "jpeg",
     "probe",
