@@ -1,7 +1,8 @@
 """lucidrains' Unet3D (package video-diffusion-pytorch) behind the interface of the native network.
 
 It sees what the native network sees, as input channels; the level becomes its time; positions in time are its own
-(relative, one frame apart), so `index` and `known` do not reach it. It cannot remember known frames. Extra: `lucidrains`.
+(relative, one frame apart), so `index` and `known` do not reach it. It cannot remember known frames. Extra:
+`lucidrains`.
 """
 
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ class LucidNet(nn.Module):
         assert vector is None, "this network takes no class or text vector"
         assert memory is None, "this network does not remember"
         wanted = torch.where(known, torch.full_like(level, -torch.inf), level).amax(1)  # known frames are at s near 0
-        time = 1000 * torch.sigmoid(4 * wanted.clamp(min=-2))  # c_noise = log(s) / 4 -> s / (1 + s), on its scale of 0..1000
+        # c_noise = log(s) / 4 -> s / (1 + s), on its scale of 0..1000.
+        time = 1000 * torch.sigmoid(4 * wanted.clamp(min=-2))
         h = rearrange(torch.cat([x.noisy, x.base, x.near, x.far, x.maps], 2), "b t c h w -> b c t h w")
         f = rearrange(self.net(h, time), "b c t h w -> b t c h w").float()
         return Output(f, torch.zeros_like(f))

@@ -15,7 +15,7 @@ explain is left to the ordinary output F.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videodiff.models.attention import Backend, attention
+
+MAX_WIDTH = 65_536
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,25 @@ class Config:
     embedding: int = 128
     vector: int = 0
     warp: bool = True
-    norm: str = "group"
+    norm: Literal["group", "rms"] = "group"
+
+    def __post_init__(self) -> None:
+        # A config comes from a file that anyone can write: what it asks for must be cheap to describe.
+        sizes = {
+            "channels": (self.channels, 1, 64),
+            "patch": (self.patch, 1, 16),
+            "number of widths": (len(self.widths), 2 if self.warp else 1, 8),
+            "widths": (min(self.widths, default=0), 1, MAX_WIDTH),
+            "largest width": (max(self.widths, default=0), 1, MAX_WIDTH),
+            "blocks_down": (self.blocks_down, 0, 16),
+            "blocks_up": (self.blocks_up, max(1, self.blocks_down), 16),  # each block down hands one a skip
+            "head_width": (self.head_width, 1, MAX_WIDTH),
+            "embedding": (self.embedding, 1, MAX_WIDTH),
+            "vector": (self.vector, 0, MAX_WIDTH),
+        }
+        for name, (value, low, high) in sizes.items():
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, not {value}")
 
     @property
     def multiple(self) -> int:
@@ -74,7 +94,7 @@ class Memory(NamedTuple):
     """The known frames of a window as the temporal attentions see them: keys and values in order, and their index."""
 
     kv: list[tuple[Tensor, Tensor]]
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls
 
 
 class SpaceTimeUNet(nn.Module):
@@ -87,7 +107,9 @@ class SpaceTimeUNet(nn.Module):
         self.level_frequencies: Tensor
         self.register_buffer("level_frequencies", 2.0 ** torch.linspace(0, 5, 16), persistent=False)
         self.embed = nn.Sequential(
-            nn.Linear(32 + 4 + config.vector, config.embedding), nn.SiLU(), nn.Linear(config.embedding, config.embedding)
+            nn.Linear(32 + 4 + config.vector, config.embedding),
+            nn.SiLU(),
+            nn.Linear(config.embedding, config.embedding),
         )
         self.no_vector = nn.Parameter(torch.zeros(config.vector))
         self.stem = nn.Conv2d((4 * c + 4) * p * p, widths[0], 3, padding=1)
@@ -177,6 +199,7 @@ class SpaceTimeUNet(nn.Module):
 
         skips: list[Tensor] = []
         for i, blocks in enumerate(self.down):
+            assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
                 h = run(block, h)
                 skips.append(h)
@@ -185,6 +208,7 @@ class SpaceTimeUNet(nn.Module):
         h = run(self.middle, h)
         warped = None
         for i, blocks in enumerate(self.up):
+            assert isinstance(blocks, nn.ModuleList)
             if i == len(self.up) - 1 and self.config.warp:
                 h = h + self.read_warped(rearrange(warped, "b t c (h p) (w q) -> (b t) (c p q) h w", p=p, q=p))
             for j, block in enumerate(blocks):
@@ -212,7 +236,7 @@ class SpaceTimeUNet(nn.Module):
             b, t = level.shape
             v = self.no_vector.expand(b, -1) if vector is None else vector
             parts.append(v[:, None].expand(b, t, -1))
-        return F.silu(self.embed(torch.cat(parts, -1).to(self.embed[0].weight.dtype)))
+        return F.silu(self.embed(torch.cat(parts, -1).to(self.no_vector.dtype)))
 
     def _warp(self, h: Tensor, x: Inputs) -> tuple[Tensor, Tensor]:
         """The two reference frames, moved by velocities (pixels a frame) read from h times the distance in frames."""
@@ -291,7 +315,7 @@ class SpaceAttention(nn.Module):
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        self.heads = max(1, width // config.head_width)
+        self.heads = parts(width, config.head_width)
         self.norm = Norm(width, config.norm)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = zero(nn.Conv2d(width, width, 1))
@@ -308,7 +332,7 @@ class TimeAttention(nn.Module):
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
-        self.heads = max(1, width // config.head_width)
+        self.heads = parts(width, config.head_width)
         self.norm = Norm(width, config.norm)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.position = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, self.heads))
@@ -337,9 +361,7 @@ class Norm(nn.Module):
     def __init__(self, width: int, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.groups = max(1, width // 16)
-        while width % self.groups:
-            self.groups -= 1
+        self.groups = parts(width, 16)
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
@@ -350,6 +372,14 @@ class Norm(nn.Module):
         # bf16 group norm in channels_last is 16 times slower than contiguous on small maps on CPU (docs/log.md).
         x = x.contiguous() if x.device.type == "cpu" else x
         return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), eps=1e-5)
+
+
+def parts(width: int, size: int) -> int:
+    """Into how many equal parts of about `size` channels a width is cut."""
+    count = max(1, width // size)
+    while width % count:
+        count -= 1
+    return count
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
