@@ -7,18 +7,19 @@ frames by `choose.py` and placing pixels by `geometry.py`. PyAV and Pillow load 
 
 from videodiff.video.metadata import read_metadata, write_sidecar
 from videodiff.video.reader import Index, probe, read, read_mask, stream
-from videodiff.video.shapes import VIDEO, Clip, ClipInfo, Frame, Limits
+from videodiff.video.shapes import PICTURES, VIDEO, Clip, ClipInfo, Frame, Limits
 from videodiff.video.sheets import contact_sheet, jpeg, resize
 from videodiff.video.writer import Writer, write
 
 __all__ = [
+    "PICTURES",
+    "VIDEO",
     "Clip",
     "ClipInfo",
     "Frame",
     "Index",
     "Limits",
     "Writer",
-    "VIDEO",
     "contact_sheet",
     "jpeg",
     "probe",

@@ -136,6 +136,8 @@ def _opened(path: str, limits: Limits) -> Image.Image:
     name = Path(path).name
     try:
         picture = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise LimitExceeded(f"{name} is too large ({_reason(error)}); scale it down") from None
     except DAMAGE as error:
         raise UnreadableInput(f"{name} is not a readable picture ({_reason(error)}); it may be damaged") from None
     check_size(name, *picture.size, limits)
