@@ -33,7 +33,7 @@ GAUSS = np.polynomial.legendre.leggauss(20)
 class Multistep:
     """A method that remembers `order` evaluations; the first steps, and those after a jump up, use what there is.
 
-    order:     1 to 4; with the corrector the method converges with one order more.
+    order:     1 to 4; with the corrector the method converges with one order more. (4 on eps in lam: 3.6 measured.)
     target:    what the polynomial goes through: "eps", or "x0" (steadier when x0 is thresholded or strongly guided).
     clock:     the polynomial's variable: "lam", "s", or "t", the time of `schedule`.
     corrector: redo each step once its end has been evaluated, with that value as one more node; costs no evaluation.
@@ -79,14 +79,22 @@ class Multistep:
             last = history[-1]
             node = node._replace(z=self._move(last, s, [*history, node]))
         history.append(node)
+        start = self._start(history, s_next)
         del history[: -self.order]
-        z = self._move(node, s_next, history)
+        z = self._move(start, s_next, history)
         if self.eta:
             z = z + s_next * math.sqrt(1 - (s_next / s) ** (2 * self.eta)) * draw()
         return z, node.x0
 
     def evaluations(self, plan: Plan) -> int:
         return len(plan.down_moves())
+
+    def _start(self, history: list[Node], s_next: float) -> Node:
+        # The first steps are of lower order and would limit a long run to order 2. So while all nodes since the start
+        # are at hand, integrate from the start again with all of them. Only for short steps (0.3 in lam for the whole
+        # warm-up: 100 evaluations and more): at 5 evaluations this diverges, and at 10 to 50 it changes nothing.
+        again = len(history) <= self.order and self.eta == 0 and self.rule == "exact"
+        return history[0] if again and math.log(history[0].s / s_next) < 0.3 else history[-1]
 
     def _move(self, start: Node, s_next: float, nodes: list[Node]) -> Tensor:
         """From start's state to s_next with the polynomial through the nodes, newest last."""
