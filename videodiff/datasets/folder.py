@@ -12,6 +12,7 @@ a cache, is written last.
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +90,21 @@ def pack(
     names: Path | str | None = None,
     stride: int | None = 1,
     channels: int = 3,
+    limits: video.Limits | None = None,
 ) -> Iterator[Event]:
     """Decode the clips of a folder into the cache `out`, once: an iterator of events, Saved when it is complete.
 
     short_side: pixels of the shorter side, of frames that keep their shape; stride: keep every n-th frame, None = as
-    the frame rate suggests; channels: 3 for colour, 1 for grey. A cache that is up to date is left as it is.
+    the frame rate suggests; channels: 3 for colour, 1 for grey; limits: what a file may ask for. Frames are written as
+    they are decoded, so memory does not grow with the length of a clip. A cache that is up to date is left as it is.
     """
     folder, out = Path(folder), Path(out)
     data, index = out / "frames.u8", out / "index.json"
     part, journal = out / "frames.u8.part", out / "journal.jsonl"
-    clips = {path.relative_to(folder).as_posix(): path for path in find_clips(folder, split, names)}
+    clips = {Path(os.path.relpath(path, folder)).as_posix(): path for path in find_clips(folder, split, names)}
     stamps = {name: stamp(path) for name, path in clips.items()}
-    recipe = {"short_side": short_side, "stride": stride, "channels": channels}
+    recipe: dict[str, Any] = {"short_side": short_side, "stride": stride, "channels": channels}
+    recipe |= {"limits": asdict(limits)} if limits else {}
 
     # -- what is done already ------------------------------------------------------------------------------------------
     if index.is_file():
@@ -127,18 +131,19 @@ def pack(
                 continue
             entry: dict[str, Any] = {"file": name, "stamp": stamps[name], "offset": end, "bytes": 0}
             try:
-                frames, fps, notes = decode(path, short_side, stride, channels)
+                for item in decode(path, short_side, stride, channels, limits):
+                    if isinstance(item, str):
+                        yield Note(f"{name}: {item}", {"file": name})
+                    elif isinstance(item, np.ndarray):
+                        frames_file.write(item.tobytes())
+                    else:
+                        entry |= item
             except (UnreadableInput, LimitExceeded) as error:
                 entry["left_out"] = str(error)
                 yield Note(f"left out {name}: {error}", {"file": name})
-            else:
-                for note in notes:
-                    yield Note(f"{name}: {note}", {"file": name})
-                frames_file.write(frames.tobytes())
-                frames_file.flush()
-                t, h, w, c = frames.shape
-                entry |= {"bytes": frames.nbytes, "t": t, "h": h, "w": w, "c": c, "fps": fps, "stride": stride_for(fps)}
-                end += frames.nbytes
+            frames_file.flush()
+            frames_file.truncate(end + entry["bytes"])  # without what a clip left before it failed
+            end += entry["bytes"]
             entries[name] = entry
             journal_file.write(json.dumps(entry) + "\n")
             journal_file.flush()
@@ -159,19 +164,37 @@ def pack(
     yield Saved(str(out), "cache")
 
 
-def decode(path: Path, short_side: int, stride: int | None, channels: int) -> tuple[np.ndarray, float, tuple[str, ...]]:
-    """Frames uint8 [t h w c] of a clip, their rate after striding, and what the reader had to say."""
+def decode(
+    path: Path, short_side: int, stride: int | None, channels: int, limits: video.Limits | None
+) -> Iterator[np.ndarray | str | dict[str, Any]]:
+    """Frames uint8 [h w c] of a clip, in between what the reader has to say, and last the facts for the index."""
     if not path.exists():
         raise UnreadableInput("listed, but not there")
-    clip = video.read(path, short_side=short_side)
-    step = stride or stride_for(float(clip.fps))
-    frames = clip.frames[::step]
-    if len(frames) < 2:
-        raise UnreadableInput(f"{len(frames)} frame; a clip needs two")
-    if channels == 1:
-        luma = frames @ np.array([0.299, 0.587, 0.114])  # Rec. 601
-        frames = luma.round().astype(np.uint8)[..., None]
-    return frames, float(clip.fps) / step, clip.notes
+    items = video.stream(path, short_side=short_side, limits=limits or video.Limits())
+    fps = float(next(items).fps)
+    step = stride or stride_for(fps)
+    shapes: list[tuple[int, ...]] = []
+    pictures = 0
+    for item in items:
+        if isinstance(item, str):
+            yield item
+            continue
+        if pictures % step == 0:
+            pixels = item.pixels if channels == 3 else luma(item.pixels)
+            shapes.append(pixels.shape)
+            yield pixels
+        pictures += 1
+    if len(shapes) < 2:
+        raise UnreadableInput(f"a clip needs two frames, it has {len(shapes)}")
+    if len(set(shapes)) > 1:
+        raise UnreadableInput(f"its frames have {len(set(shapes))} sizes")
+    (h, w, c), t = shapes[0], len(shapes)
+    yield {"bytes": t * h * w * c, "t": t, "h": h, "w": w, "c": c, "fps": fps / step, "stride": stride_for(fps / step)}
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """Brightness uint8 [... 1] of colours uint8 [... 3], by Rec. 601."""
+    return (pixels @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None]
 
 
 def stamp(path: Path) -> list[int]:

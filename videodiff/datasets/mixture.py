@@ -14,7 +14,7 @@ class Mixture:
     def __init__(self, sources: Sequence[tuple[float, Source]]):
         assert min(weight for weight, _ in sources) >= 0
         assert max(weight for weight, _ in sources) > 0
-        self.weights = torch.tensor([weight for weight, _ in sources])
+        self.weights = torch.tensor([float(weight) for weight, _ in sources])
         self.sources = [source for _, source in sources]
         self.channels = self.sources[0].channels
         assert all(source.channels == self.channels for source in self.sources), "sources differ in channels"
