@@ -11,6 +11,7 @@ from PIL import Image
 
 from videodiff import video
 from videodiff.errors import LimitExceeded, UnreadableInput, UserError
+from videodiff.video import guard
 from videodiff.video.geometry import place
 
 UNREADABLE = {"derived_empty.mp4", "derived_truncated_no_moov.mp4"}
@@ -89,7 +90,11 @@ def test_a_span_seeks_instead_of_decoding_what_lies_before(tmp_path):
     assert len(index.table(path).keys) >= 10
     limits = video.Limits(max_frames=40)  # fewer frames than lie before the span
     span = video.Index(limits=limits).span(path, 100, 5)
-    np.testing.assert_array_equal(span.frames, video.read(path).frames[100:105])
+    whole = video.read(path).frames
+    np.testing.assert_array_equal(span.frames, whole[100:105])
+    late = video.read(path, start=3.6, end=3.8, limits=limits)  # so does a late start
+    np.testing.assert_array_equal(late.frames, whole[90:95])
+    np.testing.assert_allclose(late.times, np.arange(90, 95) / 25)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +275,17 @@ def test_a_mask_is_true_where_white(tmp_path):
     assert video.read_mask(moving, (8, 8), 2)[1, 3:5].all()
     with pytest.raises(UserError, match="every frame"):
         video.read_mask(moving, (8, 8), 3)
+
+
+def test_one_decoder_serves_many_requests(tmp_path):
+    path = film(tmp_path / "a.mp4", ramp(4))
+    video.probe(path)
+    decoder = guard._idle[0].process.pid
+    for ask in (video.probe, video.read, video.read_metadata, video.Index().table):
+        ask(path)
+    with pytest.raises(UserError):
+        video.read(path, limits=video.Limits(max_side=10))
+    assert [w.process.pid for w in guard._idle] == [decoder]
 
 
 def test_limits_are_named_with_what_to_do(tmp_path):

@@ -124,9 +124,10 @@ def table(path: str, limits: Limits) -> Table:
         with opened(path, limits) as (container, stream):
             shown = [frame.pts for frame in _decoded(container, stream, limits, None, [])]
             rate = _rate(stream)
-        if None in shown:
-            shown, base = list(range(len(shown))), 1 / rate
-        found = shown, []
+        stamps = [pts for pts in shown if pts is not None]
+        if len(stamps) < len(shown):
+            stamps, base = list(range(len(shown))), 1 / rate
+        found = stamps, []
     if not found[0]:
         raise UnreadableInput(f"{Path(path).name} holds no frame that can be decoded; {_hint(path)}")
     return Table(tuple(found[0]), tuple(found[1]), Fraction(base))

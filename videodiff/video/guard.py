@@ -174,6 +174,12 @@ def perform(request: Request, trusted: bool = False) -> Iterator[Any]:
         raise error
 
 
+def answer(request: Request, trusted: bool = False) -> Any:
+    """The only item of a request that has just one answer."""
+    (item,) = perform(request, trusted)
+    return item
+
+
 def checked(path: str | os.PathLike) -> Path:
     """The resolved path of an existing file or folder; anything that is not one is refused, with what to do."""
     name = os.fspath(path)

@@ -36,7 +36,7 @@ def readable(text: str) -> str:
 def read_metadata(path: str | os.PathLike, *, limits: Limits | None = None, trusted: bool = False) -> dict[str, Any]:
     """The settings a file was made with; empty if there are none. All values are a stranger's: check them."""
     request = Request(os.fspath(path), "metadata", limits=limits or Limits())
-    text = next(guard.perform(request, trusted)).get(KEY)
+    text = guard.answer(request, trusted).get(KEY)
     return {} if text is None else parse(text, Path(path).name)
 
 

@@ -59,7 +59,7 @@ def probe(path: str, limits: Limits) -> ClipInfo:
     with _opened(path, limits) as picture:
         turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         width, height = picture.size[::-1] if turned else picture.size
-        number = getattr(picture, "n_frames", 1)
+        number = _count(picture)
         if number > limits.max_frames:
             raise LimitExceeded(f"{Path(path).name}: {number} frames; the limit max_frames is {limits.max_frames}")
         seconds = _duration(picture) if number > 1 else None
@@ -144,6 +144,11 @@ def _opened(path: str, limits: Limits) -> Image.Image:
     return picture
 
 
+def _count(picture: Image.Image) -> int:
+    """Frames of an animation; the further pictures in a photograph (MPO) are thumbnails or other views of it."""
+    return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+
+
 def _duration(picture: Image.Image) -> float:
     """Seconds the frame is shown; browsers take 0.1 s for times of 10 ms and less, and so do we."""
     milliseconds = picture.info.get("duration", 0) or 0
@@ -155,6 +160,8 @@ def _animation(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[fl
     with _opened(path, limits) as picture:
         while True:
             try:
+                if seen and picture.format == "MPO":
+                    return
                 if seen:
                     picture.seek(seen)
                 check_size(name, *picture.size, limits)
@@ -162,7 +169,7 @@ def _animation(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[fl
                 frame = ImageOps.exif_transpose(picture).convert("RGBA") if _clear(picture) else _plain(picture)
                 stays = _duration(picture)
             except DAMAGE as error:
-                if type(error) is EOFError and seen and seen >= getattr(picture, "n_frames", 1):
+                if type(error) is EOFError and seen and seen >= _count(picture):
                     return
                 if not seen:
                     raise UnreadableInput(f"{name} is damaged: no frame could be decoded ({_reason(error)})") from None

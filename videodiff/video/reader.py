@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,17 +32,34 @@ Pathlike = str | os.PathLike
 
 def probe(path: Pathlike, limits: Limits = DEFAULT_LIMITS, *, trusted: bool = False) -> ClipInfo:
     """What a file says of itself, from its headers and its first frame."""
-    return next(guard.perform(Request(os.fspath(path), "probe", limits=limits), trusted))
+    return guard.answer(Request(os.fspath(path), "probe", limits=limits), trusted)
 
 
-def read(path: Pathlike, *, limits: Limits = DEFAULT_LIMITS, trusted: bool = False, **wanted: Any) -> Clip:
+def read(
+    path: Pathlike,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    fps: Fraction | float | None = None,
+    stride: int = 1,
+    num_frames: int | None = None,
+    last: int | None = None,
+    size: tuple[int, int] | None = None,
+    short_side: int | None = None,
+    multiple: int = 1,
+    fit: str = "fit",
+    limits: Limits = DEFAULT_LIMITS,
+    trusted: bool = False,
+) -> Clip:
     """A whole clip: frames uint8 [t h w 3] RGB with their times.
 
     Choice: start, end (s), fps, stride, num_frames (the first so many), last (only the last so many, kept in bounded
     memory). Size: size=(h, w) with fit='fit' (inside it), 'crop' (fill, cut the centre) or 'pad' (black bars), or
     short_side (pixels); multiple makes both sides divisible. The aspect ratio is always kept.
     """
-    request = _request(path, limits, keep=True, **wanted)
+    choice = {"start": start, "end": end, "fps": fps, "stride": stride, "num_frames": num_frames, "last": last}
+    shape = {"size": size, "short_side": short_side, "multiple": multiple, "fit": fit}
+    request = _request(path, limits, keep=True, **choice, **shape)
     info, frames, notes = _collect(guard.perform(request, trusted))
     if not frames:
         raise UnreadableInput(
@@ -57,6 +74,7 @@ def read(path: Pathlike, *, limits: Limits = DEFAULT_LIMITS, trusted: bool = Fal
 def stream(path: Pathlike, *, limits: Limits = DEFAULT_LIMITS, trusted: bool = False, **wanted: Any) -> Iterator[Any]:
     """The frames of `read` one by one, in bounded memory: first the ClipInfo, then Frames, with notes (str) in between.
 
+    `wanted` are the choice and size that `read` takes. As nothing is kept, `max_bytes` does not apply.
     Close the generator to stop: the decoder is ended at once.
     """
     return guard.perform(_request(path, limits, keep=False, **wanted), trusted)
@@ -147,12 +165,15 @@ class Index:
         return found if isinstance(found, Table) and found.pts else None
 
     def _made(self, key: str, file: Path) -> Table:
-        found = next(guard.perform(Request(str(file), "table", limits=self.limits), self.trusted))
+        found = guard.answer(Request(str(file), "table", limits=self.limits), self.trusted)
         if self.cache:
-            self.cache.mkdir(parents=True, exist_ok=True)
             temporary = self.cache / f".{key}.{os.getpid()}.tmp"
-            temporary.write_text(json.dumps(to_plain(found)))
-            os.replace(temporary, self.cache / f"{key}.json")
+            with suppress(OSError):  # a cache on a full or read-only disk is no cache, and no reason to stop
+                self.cache.mkdir(parents=True, exist_ok=True)
+                temporary.write_text(json.dumps(to_plain(found)))
+                os.replace(temporary, self.cache / f"{key}.json")
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return found
 
 
