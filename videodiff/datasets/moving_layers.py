@@ -65,12 +65,13 @@ def render(draw: Draw, index: Tensor, size: tuple[int, int], channels: int) -> T
     """Draw one scene per clip and show it at `index` [b t]: frames [b t c h w] in [-1, 1]."""
     time, side = index.float(), max(32, min(size))
     half = torch.tensor([size[1], size[0]], device=draw.device) / min(size)  # half width and height of the frame
+    span = max(2.0, max(size) / min(size) + 0.7)  # the scenery reaches from -span to span, so a camera has room to pan
     screen = pixel_grid(size, draw.device)  # h w 2, (x, y)
 
     # -- the scene -----------------------------------------------------------------------------------------------------
     kind = draw.choice([FIGURE, ROAD, 1 - FIGURE - ROAD])
     figure, road = kind == 0, kind == 1
-    camera = draw_camera(draw, time, half, road)
+    camera = draw_camera(draw, time, span - half, road)
     drive = draw_drive(draw, time)
     wall, ground = scenery(draw, 2 * side), texture(draw, side, draw.log_uniform(2, 8))  # b 3 s s
     sprites = choose(figure, draw_figure(draw, time, half, camera), draw_crowd(draw, time, half, camera))
@@ -78,7 +79,7 @@ def render(draw: Draw, index: Tensor, size: tuple[int, int], channels: int) -> T
     sheets = draw_sheets(draw, int(SHEET * side), figure, sprites.size)  # b n 4 k k
 
     # -- back to front -------------------------------------------------------------------------------------------------
-    frames = sample(wall, camera.to_world(screen) / (2 * half.max()), "reflection")  # b c t h w: twice the frame
+    frames = sample(wall, camera.to_world(screen) / span, "reflection")  # b c t h w
     some = road.nonzero().squeeze(1)
     if len(some):
         frames[some] = pave(frames[some], ground[some], drive, screen, some)
@@ -146,7 +147,7 @@ class Camera:
         )
 
 
-def draw_camera(draw: Draw, time: Tensor, half: Tensor, steady: Tensor) -> Camera:
+def draw_camera(draw: Draw, time: Tensor, room: Tensor, steady: Tensor) -> Camera:
     """Half of the clips are filmed from a tripod, and those `steady` [b] too; the others pan, zoom, turn or shake."""
     moving = ~draw.chance(0.5) & ~steady
     kind = draw.choice([0.35, 0.3, 0.1, 0.1, 0.15])  # pan, zoom, turn, shake, all of it
@@ -155,12 +156,12 @@ def draw_camera(draw: Draw, time: Tensor, half: Tensor, steady: Tensor) -> Camer
 
     heading, speed = draw.uniform(0, 2 * math.pi), draw.normal(0.9).abs().clamp(max=4) * PIXEL * pans
     way = torch.stack([heading.cos(), 0.5 * heading.sin()], -1)[:, None]  # b 1 2: pans are mostly sideways
-    centre = fold((speed[:, None] * own)[..., None] * way, half * 0.95)  # the scenery ends: turn back before that
+    centre = fold((speed[:, None] * own)[..., None] * way, room * 0.95)  # the scenery ends: turn back before that
     shake = draw.uniform(0.2, 1.2, 2) * PIXEL * shakes[:, None]
     centre = centre + (swing(draw, time, shake) + swing(draw, time * 2.3, shake * 0.5)).movedim(1, 2)
 
     rate = draw.normal(0.018).clamp(-0.06, 0.06) * zooms
-    zoom = fold(rate[:, None] * own, torch.tensor(0.45)).exp() * draw.uniform(0.95, 1.3)[:, None]
+    zoom = fold(rate[:, None] * own, torch.tensor(0.45, device=draw.device)).exp() * draw.uniform(0.95, 1.3)[:, None]
     angle = swing(draw, time, draw.uniform(0.02, 0.3) * turns) + (draw.normal(0.01) * turns)[:, None] * own
     return Camera(centre, angle, zoom, draw.uniform(-0.4, 0.4, 1, 2) * zooms[:, None, None])
 

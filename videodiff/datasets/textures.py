@@ -100,7 +100,7 @@ def outline(draw: Draw, side: int, smooth: Tensor) -> Tensor:
     lobes = torch.arange(2, 7, device=draw.device)
     size, phase = draw.normal(0.22, 5) / lobes.sqrt(), draw.uniform(0, 2 * math.pi, 5)
     wave = torch.einsum("bk,bkhw->bhw", size, (lobes[:, None, None] * angle + phase[..., None, None]).sin())
-    blob = radius * (1 + wave.clamp(-0.6, 0.6).abs())
+    blob = radius * (wave.amax((1, 2), keepdim=True) - wave).clamp(max=1.2).exp()  # the longest lobe as far as a circle
     corners = draw.choice([1, 1, 1, 1])[:, None, None] + 3  # 3..6
     sector = (angle + draw.uniform(0, 6, 1, 1)).remainder(2 * math.pi / corners) - math.pi / corners
     polygon = radius * sector.cos() / (math.pi / corners).cos()
@@ -136,7 +136,7 @@ def blur(frames: Tensor, amount: Tensor) -> Tensor:
 def grain(draw: Draw, index: Tensor, size: tuple[int, int]) -> Tensor:
     """Sensor noise [b 3 t h w]: one sheet of noise per clip, seen through a window that jumps from frame to frame."""
     (h, w), (b, t) = size, index.shape
-    sheet = draw.normal(1.0, 3, 4 * h * w) * (0.02 * draw.uniform(-0.5, 1).clamp(min=0))[:, None, None]
+    sheet = draw.normal(1.0, 3, 4 * h * w) * (0.008 * draw.uniform(-1, 1).clamp(min=0))[:, None, None]
     # Noise drawn frame by frame would depend on how many frames are asked for; jumps by a hash of the time do not.
     down, along = (index * 7919 + 13) % (h + 1), (index * 104729 + 7) % (w + 1)  # b t
     rows = down[..., None] + torch.arange(h, device=index.device)
