@@ -2,11 +2,11 @@
 
     D(z, s) = base' + c_skip (z - base') + c_out F        base' = base + shift
 
-c_skip, c_out and c_in are EDM's (Karras et al. 2022, table 1) with a spread `sd` that, like `base`, depends on the mask
-and on the distance in time to the known frames, pixel by pixel. `base` is what a careful person without a model would
-write: the linear blend of the known pixels before and after, the nearest one where there is one side only, a smooth fill
-from the same frame where a pixel is known at no time, and mid-grey where nothing is known. `shift` and F are the
-network's. With base 0 and sd constant this is EDM; with sd 1 it is v-prediction (sign flipped).
+c_skip, c_out and c_in are EDM's (Karras et al. 2022, table 1) with a spread `sd` that, like `base`, depends on the
+mask and on the distance in time to the known frames, pixel by pixel. `base` is what a careful person without a model
+would write: the linear blend of the known pixels before and after, the nearest one where there is one side only, a
+smooth fill from the same frame where a pixel is known at no time, and mid-grey where nothing is known. `shift` and F
+are the network's. With base 0 and sd constant this is EDM; with sd 1 it is v-prediction (sign flipped).
 
 Training minimises the F-loss, |D - x0|^2 / c_out^2 over the wanted pixels.
 """
@@ -27,17 +27,30 @@ KNOWN_LEVEL = 1e-3
 
 @dataclass(frozen=True)
 class Spread:
-    """sd of x0 about the guess, in [-1, 1] units: `near` one frame from a known one, growing as distance ** growth.
+    """sd of x0 about the guess, in [-1, 1] units, for a pixel d frames from a known one:
 
-    `unknown` caps it and holds where the pixel is known at no time. `base` is the guess there, and everywhere when
-    `blend` is off (plain EDM about a constant).
+        sd = active * a * d ** active_growth + still * d ** still_growth        at most `unknown`
+
+    a is the activity of the place: the standard deviation through time of the known values, the largest within REACH
+    pixels. Where nothing ever moved little will, and a network that must not undo noise there makes clean backgrounds
+    from the first minutes of training. The defaults follow measurements on the training clips (docs/log.md).
+
+    `unknown` also holds where the pixel is known at no time, `unseen` is the activity where it is known only once, and
+    `base` is the guess where nothing is known. With `blend` off base and sd are constants: plain EDM about `base`.
     """
 
     unknown: float = 0.5
-    near: float = 0.15
-    growth: float = 0.35
+    active: float = 0.45
+    active_growth: float = 0.3
+    still: float = 0.02
+    still_growth: float = 0.5
+    unseen: float = 0.15
     base: float = 0.0
     blend: bool = True
+
+
+REACH = 5
+"""Pixels within which movement makes a place active: what moves next is near what moved (measured 2 and 5)."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +85,13 @@ def guess(canvas: Canvas, spread: Spread) -> Guess:
 
     fill = _fill_space(filled, either, spread.base)
     base = torch.where(either, filled, fill) if spread.blend else torch.full_like(filled, spread.base)
-    sd = (spread.near * effective.clamp(min=1e-6) ** spread.growth).clamp(max=spread.unknown)
-    if not spread.blend:
-        sd = torch.full_like(sd, spread.unknown)
-    sd = torch.where(either, sd, torch.full_like(sd, spread.unknown)).masked_fill(canvas.known, 0.0)
+    if spread.blend:
+        d, a = effective.clamp(min=1e-6), activity(canvas, spread.unseen)
+        sd = spread.active * a * d**spread.active_growth + spread.still * d**spread.still_growth
+        sd = torch.where(either, sd.clamp(max=spread.unknown), torch.full_like(sd, spread.unknown))
+    else:
+        sd = torch.full_like(effective, spread.unknown)
+    sd = sd.masked_fill(canvas.known, 0.0)
     base = torch.where(canvas.known, canvas.frames, base)
 
     # near: the closer side; far: the other side, or the second nearest on the same side, or near again.
@@ -93,6 +109,17 @@ def guess(canvas: Canvas, spread: Spread) -> Guess:
     known = canvas.known.to(base.dtype)
     maps = torch.cat([known, sd, near_d.sign() * near_d.abs().log1p(), far_d.sign() * far_d.abs().log1p()], 2)
     return Guess(base, sd, near, far, maps, torch.cat([near_d.abs(), far_d.abs()], 2))
+
+
+def activity(canvas: Canvas, unseen: float) -> Tensor:
+    """[b 1 1 h w]: standard deviation through time of each pixel's known values, the largest within REACH pixels."""
+    known = canvas.known.to(canvas.frames.dtype)
+    count = known.sum(1)
+    mean = (canvas.frames * known).sum(1) / count.clamp(min=1)
+    square = ((canvas.frames - mean[:, None]) * known).square().sum(1) / count.clamp(min=1)
+    deviation = square.mean(1, keepdim=True).sqrt()
+    deviation = torch.where(count >= 2, deviation, torch.full_like(deviation, unseen))
+    return F.max_pool2d(deviation, 2 * REACH + 1, 1, REACH)[:, None]
 
 
 Side = tuple[Tensor, Tensor, Tensor]
@@ -124,7 +151,7 @@ def _carry(canvas: Canvas, forward: bool) -> tuple[Side, Side]:
 
 
 def _fill_space(x: Tensor, has: Tensor, default: float) -> Tensor:
-    """x where `has`; elsewhere a smooth fill from the same frame (averages over ever larger squares), else `default`."""
+    """x where `has`; elsewhere a smooth fill from the same frame (means of ever larger squares), else `default`."""
     if bool(has.all()):
         return x
     b = x.shape[0]
@@ -141,7 +168,7 @@ def _fill_space(x: Tensor, has: Tensor, default: float) -> Tensor:
 
 
 class CentredDenoiser:
-    """A network with its preconditioner: D for a canvas, in training over all frames, in sampling over the wanted ones."""
+    """A network with its preconditioner: D for a canvas, in training of all frames, in sampling of the wanted ones."""
 
     def __init__(self, net: SpaceTimeUNet, spread: Spread, backend: Backend = "auto") -> None:
         self.net, self.spread, self.backend = net, spread, backend
@@ -156,7 +183,7 @@ class CentredDenoiser:
         levels = _levels(s, whole)
         inputs, scales = self._prepare(z, levels, canvas, g)
         out = self.net(inputs, c_noise(levels), canvas.index, whole, vector=canvas.vector, backend=self.backend)
-        return _combine(z, scales, out)
+        return _combine(z, scales, out, canvas)
 
     def bind(self, canvas: Canvas) -> Denoise:
         """`denoise(z, s)` for one canvas. Frames known in every clip of the batch are computed once, here."""
@@ -165,7 +192,7 @@ class CentredDenoiser:
         same = bool((whole == whole[:1]).all())
         wanted = (~whole[0]).nonzero()[:, 0]
         given = whole[0].nonzero()[:, 0]
-        if not same or len(given) == 0 or len(wanted) == 0:
+        if not same or len(given) == 0 or len(wanted) == 0 or not hasattr(self.net, "remember"):
             return lambda z, s: self(z, s, canvas, g)
 
         memory = self._remember(canvas, g, given)
@@ -185,7 +212,7 @@ class CentredDenoiser:
                 backend=self.backend,
             )
             full = canvas.frames.clone()
-            full[:, wanted], _ = _combine(z[:, wanted], scales, out)
+            full[:, wanted], _ = _combine(z[:, wanted], scales, out, part)
             return full
 
         return denoise
@@ -205,15 +232,16 @@ class CentredDenoiser:
         c_skip, c_out, c_in = g.sd**2 / total**2, s * g.sd / total, 1 / total
         noisy = (c_in * (z - g.base)).masked_fill(canvas.known, 0.0)
         dtype = next(self.net.parameters()).dtype
-        inputs = Inputs(*(x.to(dtype) for x in (noisy, g.base, g.near, g.far, g.maps)), g.reach)
-        return inputs, (g.base, c_skip, c_out)
+        noisy, base, near, far, maps = (x.to(dtype) for x in (noisy, g.base, g.near, g.far, g.maps))
+        return Inputs(noisy, base, near, far, maps, g.reach), (g.base, c_skip, c_out)
 
 
-def _combine(z: Tensor, scales: tuple[Tensor, Tensor, Tensor], out: Output) -> tuple[Tensor, Tensor]:
+def _combine(z: Tensor, scales: tuple[Tensor, Tensor, Tensor], out: Output, canvas: Canvas) -> tuple[Tensor, Tensor]:
     base, c_skip, c_out = scales
-    # Where a pixel is known sd is 0, so c_skip and c_out are 0, base is the pixel itself and its references too.
     moved = base + out.shift.float()
-    return moved + c_skip * (z - moved) + c_out * out.f.float(), moved
+    d = moved + c_skip * (z - moved) + c_out * out.f.float()
+    # A known pixel is its own base and both its references, with sd 0; only the warp's rounding would move it.
+    return torch.where(canvas.known, canvas.frames, d), torch.where(canvas.known, canvas.frames, moved)
 
 
 def whole_frames(known: Tensor) -> Tensor:
@@ -228,7 +256,7 @@ def _levels(s: Tensor, whole: Tensor) -> Tensor:
 
 
 def _pick(canvas: Canvas, keep: Tensor) -> Canvas:
-    return Canvas(canvas.frames[:, keep], canvas.known[:, keep], canvas.index[:, keep], 1.0, canvas.vector)
+    return Canvas(canvas.frames[:, keep], canvas.known[:, keep], canvas.index[:, keep], canvas.vector)
 
 
 def c_noise(s: Tensor) -> Tensor:

@@ -34,11 +34,14 @@ def scheduled(t: Tensor, name: str) -> Tensor:
 Weight = Callable[[Tensor, Tensor], Tensor]
 """w(s, sd), elementwise; sd is the spread of x0 about the network's guess."""
 
+WEIGHT_SPREAD = 0.1
+"""The F-loss counts no spread below this: the few pixels of a still place that do move would outweigh all others."""
+
 MIN_SNR_GAMMA = 5.0
 """The truncation of Hang et al. 2023 (arXiv 2303.09556)."""
 
 WEIGHTS: dict[str, Weight] = {
-    "f": lambda s, sd: 1 / s**2 + 1 / sd**2,  # 1 / c_out^2: the F-loss of EDM
+    "f": lambda s, sd: 1 / s**2 + 1 / sd.clamp(min=WEIGHT_SPREAD) ** 2,  # 1 / c_out^2: the F-loss of EDM
     "eps": lambda s, sd: 1 / s**2,
     "v": lambda s, sd: 1 / s**2 + 1,
     "x0": lambda s, sd: torch.ones_like(s * sd),

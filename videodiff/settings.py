@@ -13,7 +13,7 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -40,6 +40,7 @@ WalkName = Literal["log_snr", "karras", "uniform_t", "quadratic_t"]
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionName = Literal["auto", "sdpa", "xformers", "math"]
+MaskName = Literal["nothing", "past", "half", "third", "future", "both_ends", "random_set", "spaced_set", "boxes"]
 
 
 class Settings(BaseModel):
@@ -60,7 +61,9 @@ class Sampling(Settings):
     """How a network fills a canvas; shared by all tasks."""
 
     checkpoint: str = Field("motion", description="A shipped checkpoint, or the folder of one.")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="Same seed, same result. Drawn and recorded if not given.")
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="Same seed, same result. Drawn and recorded if not given."
+    )
     steps: int = Field(8, ge=1, le=1000, description="Levels of noise to go through: more is finer and slower.")
     sampler: SamplerName = Field("dpm3", description="How a step is taken; see `videodiff list samplers`.")
     walk: WalkName = Field("log_snr", description="How the levels are spaced.")
@@ -73,11 +76,19 @@ class Sampling(Settings):
     average: int = Field(
         1, ge=1, le=64, description="Average this many samples: closer to the truth on average, less lively."
     )
-    window: int | None = Field(None, ge=2, le=256, description="Frames the network sees at once; as trained if not given.")
+    window: int | None = Field(
+        None, ge=2, le=256, description="Frames the network sees at once; as trained if not given."
+    )
     device: DeviceName = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     precision: Precision = Field("auto", description="Of the network alone: bfloat16 where the device is fast in it.")
     attention: AttentionName = Field("auto", description="Which attention kernel.")
     threads: int | None = Field(None, ge=1, le=256, description="CPU threads.")
+
+    @model_validator(mode="after")
+    def _draw_seed(self) -> Self:
+        if self.seed is None:
+            object.__setattr__(self, "seed", random.SystemRandom().randrange(2**31))
+        return self
 
 
 class Reading(Settings):
@@ -105,13 +116,7 @@ class Writing(Settings):
 class Task(Sampling, Writing):
     """A request that ends in a clip."""
 
-    kind: str = ""
-
-    @model_validator(mode="after")
-    def _draw_seed(self) -> Task:
-        if self.seed is None:
-            object.__setattr__(self, "seed", random.SystemRandom().randrange(2**31))
-        return self
+    kind: str
 
 
 class Predict(Task, Reading):
@@ -162,6 +167,27 @@ class Generate(Task):
     height: int = Field(64, ge=16, le=1024, description="Height in pixels, likewise.")
 
 
+class Demo(Sampling):
+    """Render a small clip, continue it, and write the video and a contact sheet beside the truth."""
+
+    kind: Literal["demo"] = "demo"
+    seed: int | None = Field(0, ge=0, lt=2**63, description="Same seed, same result.")
+    overwrite: bool = Field(False, description="Replace demo.mp4, demo.png and demo.context.mkv.")
+
+
+class Evaluate(Sampling):
+    """Measure a checkpoint on clips it has not seen, beside baselines, by a named protocol."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    data: tuple[Path, ...] = Field(description="real-v1: folders of clips; mcvd-digits: the folder of the MNIST files.")
+    protocol: Literal["real-v1", "mcvd-digits"] = Field("real-v1", description="What is asked and how it is judged.")
+    clips: int | None = Field(None, ge=1, description="At most this many clips of each folder.")
+    samples: int = Field(4, ge=1, le=100, description="Samples of each clip.")
+    report: Path | None = Field(None, description="Write all figures to this JSON file.")
+    sheet: Path | None = Field(None, description="Write contact sheets into this folder.")
+    overwrite: bool = Field(False, description="Replace an existing report.")
+
+
 TASKS: dict[str, type[Task]] = {"predict": Predict, "interpolate": Interpolate, "infill": Infill, "generate": Generate}
 
 
@@ -174,7 +200,9 @@ class Data(Settings):
 
     source: Literal["moving_layers", "moving_mnist", "packed"]
     weight: float = Field(1.0, gt=0)
-    path: Path | None = Field(None, description="packed: the packed cache; moving_mnist: the folder of the MNIST files.")
+    path: Path | None = Field(
+        None, description="packed: the packed cache; moving_mnist: the folder of the MNIST files."
+    )
     strides: tuple[int, ...] = Field((1, 2, 3), description="packed: take every n-th frame, drawn per clip.")
     spaced: float = Field(0.0, ge=0, le=1, description="Share of clips with uneven gaps between frames.")
 
@@ -198,10 +226,12 @@ class Train(Settings):
     out: Path = Field(Path("runs/model"), description="Run folder: states, log, samples. A run in it is resumed.")
     data: tuple[Data, ...] = (Data(source="moving_layers"),)
     network: Literal["unet", "lucid"] = "unet"
-    model: dict[str, Any] = Field(default_factory=dict, description="Config of the network (videodiff.models.*.Config).")
+    model: dict[str, Any] = Field(
+        default_factory=dict, description="Config of the network (videodiff.models.*.Config)."
+    )
     spread: dict[str, Any] = Field(default_factory=dict, description="videodiff.centred.Spread.")
     levels: Levels = Levels()
-    masks: dict[str, float] = {
+    masks: dict[MaskName, Annotated[float, Field(ge=0)]] = {
         "half": 0.25,
         "past": 0.15,
         "future": 0.1,
@@ -236,6 +266,14 @@ class Train(Settings):
     shard_mb: float = Field(15.0, gt=0, description="Largest file of a saved state.")
     log_every: int = Field(20, ge=1)
     sample_minutes: float = Field(20.0, gt=0, description="Minutes between sample sheets.")
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Train:
+        if not self.data or not self.sizes:
+            raise ValueError("data and sizes must have at least one entry")
+        if not 0 < sum(self.masks.values()) < float("inf"):
+            raise ValueError("masks: at least one weight must be above 0")
+        return self
 
 
 # ---------------------------------------------------------------------------------------------------------------------

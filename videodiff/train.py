@@ -3,8 +3,8 @@
     for event in fit(settings): ...                      # or: videodiff train --data DIR
     python -m videodiff.train run.json                   # bare: torch, numpy, einops, safetensors, pydantic alone
 
-Everything random in a step is drawn from a generator seeded by (run seed, step, micro-batch, process), so the position in
-the data and the state of every random number generator are one number, the step. A state is a folder
+Everything random in a step is drawn from a generator seeded by (run seed, step, micro-batch, process), so the position
+in the data and the state of every random number generator are one number, the step. A state is a folder
 `<out>/step-00001234/` that is a loadable checkpoint (EMA weights as bf16) and also holds weights, optimizer and EMA in
 full. It appears by one rename, so a kill at any moment leaves the previous state.
 """
@@ -102,7 +102,9 @@ def fit(settings: Train) -> Iterator[Event]:
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
         for p, gradient in zip(weights, gradients, strict=True):
             p.grad = gradient
-        crew.average(gradients)
+        shared_loss = torch.tensor([loss_sum], device=device)
+        crew.average([*gradients, shared_loss])  # the loss too, so that all processes agree on whether to skip
+        loss_sum = float(shared_loss)
         norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip))
 
         # --- health: a bad step is skipped and said so, many in a row end the run
@@ -145,6 +147,10 @@ def fit(settings: Train) -> Iterator[Event]:
             last_sample = now
             yield from sample_sheet(out, step, denoiser, ema, source, settings, device)
         out_of_time = settings.minutes is not None and now - began > 60 * settings.minutes
+        if settings.minutes is not None:  # no process may stop while another waits for its gradients
+            votes = torch.tensor([float(out_of_time)], device=device)
+            crew.average([votes])
+            out_of_time = float(votes) > 0
         if chief and (now - last_save > 60 * settings.save_minutes or out_of_time or step == settings.steps):
             last_save = now
             yield save()
@@ -182,9 +188,7 @@ def draw_canvas(generator: torch.Generator, source: Source, settings: Train) -> 
     return Canvas(frames, known, index)
 
 
-def draw_loss(
-    generator: torch.Generator, denoiser: centred.CentredDenoiser, canvas: Canvas, settings: Train
-) -> Tensor:
+def draw_loss(generator: torch.Generator, denoiser: centred.CentredDenoiser, canvas: Canvas, settings: Train) -> Tensor:
     """w(s) |D - x0|^2 over the wanted pixels at levels drawn for each clip, plus the pull on the moved base."""
     levels, x0 = settings.levels, canvas.frames
     b, device = x0.shape[0], x0.device
@@ -202,7 +206,7 @@ def draw_loss(
     sd = g.sd.clamp(min=1e-4)
     loss = wanted_mean(WEIGHTS[levels.weight](s[:, None, None, None, None], sd) * (d - x0).square(), wanted)
     if settings.move_weight:
-        loss = loss + settings.move_weight * wanted_mean((moved - x0).square() / sd**2, wanted)
+        loss = loss + settings.move_weight * wanted_mean(WEIGHTS["f"](math.inf, sd) * (moved - x0).square(), wanted)
     return loss
 
 
@@ -266,6 +270,8 @@ def sample_sheet(
 # ---------------------------------------------------------------------------------------------------------------------
 # State
 
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of every weight
+
 
 def newest_state(out: Path) -> Path | None:
     """The newest saved state of a run; a state is complete because it got its name by one rename."""
@@ -290,6 +296,7 @@ def save_state(
     folder = out / f"step-{step:08d}"
     names = [name for name, _ in net.named_parameters()]
     moments = optimizer.state_dict()["state"]
+    updates = int(moments[0]["step"]) if moments else 0  # fewer than steps where some were skipped
     training = {
         "steps": step,
         "clips": seen_clips,
@@ -299,7 +306,7 @@ def save_state(
     with checkpoint.Replacing(folder) as part:
         checkpoint.save_tensors(part, "weights", dict(net.named_parameters()), shard)
         checkpoint.save_tensors(part, "ema", ema, shard)
-        for key in ("exp_avg", "exp_avg_sq"):
+        for key in MOMENTS if moments else ():
             checkpoint.save_tensors(part, key, {names[i]: m[key] for i, m in moments.items()}, shard)
         checkpoint.write_bundle(
             part,
@@ -311,9 +318,9 @@ def save_state(
             Window(settings.frames, min(settings.sizes[0])),
             training,
         )
-        state = {"step": step, "clips": seen_clips, "seconds": seconds}
+        state = {"step": step, "updates": updates, "clips": seen_clips, "seconds": seconds}
         (part / "state.json").write_text(json.dumps(state) + "\n")
-    for old in sorted(out.glob("step-*"))[: -settings.keep]:
+    for old in [*sorted(out.glob("step-*"))[: -settings.keep], *out.glob(".step-*.part")]:  # parts: of killed saves
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -331,12 +338,14 @@ def load_state(
             p.copy_(weights[name])
         for name, x in checkpoint.load_tensors(folder, "ema", shapes).items():
             ema[name].copy_(x)
-    first, second = (checkpoint.load_tensors(folder, key, shapes) for key in ("exp_avg", "exp_avg_sq"))
-    moments = {
-        i: {"step": torch.tensor(float(state["step"])), "exp_avg": first[name], "exp_avg_sq": second[name]}
-        for i, name in enumerate(parameters)
-    }
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    updates = state.get("updates", state["step"])
+    if updates:
+        loaded = {key: checkpoint.load_tensors(folder, key, shapes) for key in MOMENTS}
+        moments = {
+            i: {"step": torch.tensor(float(updates)), **{key: loaded[key][name] for key in MOMENTS}}
+            for i, name in enumerate(parameters)
+        }
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return state["step"], state["clips"], state["seconds"]
 
 
@@ -344,6 +353,8 @@ def main(arguments: list[str]) -> None:
     """`python -m videodiff.train run.json [name=value ...]`: train and print the events as JSON lines."""
     from videodiff.events import as_json
 
+    if not arguments or not all("=" in argument for argument in arguments[1:]):
+        raise UserError("give a settings file, then changes: python -m videodiff.train run.json minutes=9 out=runs/new")
     settings = load(Train, Path(arguments[0]))
     changes = dict(argument.split("=", 1) for argument in arguments[1:])
     settings = validate(Train, {**settings.as_json(), **changes})
@@ -356,4 +367,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except UserError as error:
-        sys.exit(f"videodiff.train: {error}")
+        print(f"videodiff.train: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

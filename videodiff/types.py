@@ -19,19 +19,17 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Canvas:
-    """What a task turns clips into: which pixels are known, which are wanted, and how much noise to begin from.
+    """What a task turns clips into: which pixels are known and which are wanted.
 
-    frames: [b t c h w] in [-1, 1]; content is only meaningful where `known` (and, below `start` 1, as the guide).
+    frames: [b t c h w] in [-1, 1]; content is only meaningful where `known`.
     known:  bool [b t 1 h w], True where the pixel is given.
-    index:  long [b t], the place of each frame on the clip's time axis, any spacing.
-    start:  [b t 1 h w] or a number in (0, 1]: 1 = from pure noise, less keeps structure of `frames` (SDEdit).
+    index:  long [b t], the place of each frame on the clip's time axis, rising, any spacing.
     vector: optional class or text vector [b d].
     """
 
     frames: Tensor
     known: Tensor
     index: Tensor
-    start: Tensor | float = 1.0
     vector: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -43,10 +41,5 @@ class Canvas:
 
     def to(self, device: torch.device | str) -> "Canvas":
         """The same canvas on another device."""
-
-        def move(value: Tensor) -> Tensor:
-            return value.to(device)
-
-        start = move(self.start) if isinstance(self.start, Tensor) else self.start
-        vector = None if self.vector is None else move(self.vector)
-        return Canvas(move(self.frames), move(self.known), move(self.index), start, vector)
+        vector = None if self.vector is None else self.vector.to(device)
+        return Canvas(self.frames.to(device), self.known.to(device), self.index.to(device), vector)

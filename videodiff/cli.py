@@ -1,0 +1,282 @@
+"""The command. Its options are the fields of the Settings models; it prints events and turns errors into exit codes.
+
+Nothing heavy is imported before it is known that work is to be done, so help is instant.
+"""
+
+import inspect
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from videodiff import __version__
+from videodiff.errors import UserError
+from videodiff.events import Event, Note, Saved, as_json
+from videodiff.events import Metric as MetricEvent
+from videodiff.events import Progress as ProgressEvent
+from videodiff.settings import (
+    Demo,
+    Evaluate,
+    Generate,
+    Infill,
+    Interpolate,
+    Predict,
+    Settings,
+    Train,
+    load,
+    validate,
+)
+
+STOPPED = 130
+REQUESTS: dict[str, type[Settings]] = {
+    "predict": Predict,
+    "interpolate": Interpolate,
+    "infill": Infill,
+    "generate": Generate,
+    "demo": Demo,
+    "train": Train,
+    "evaluate": Evaluate,
+}
+POSITIONAL = {"input", "data"}
+"""Fields given by position: the clips a command works on."""
+
+
+def build() -> App:
+    """The command tree."""
+    app = App(
+        name="videodiff",
+        help="Continue, interpolate, infill and generate video clips with a space-time diffusion model.",
+        version=__version__,
+        help_epilogue="Exit codes: 0 done, 1 our bug, 2 usage, 3 unreadable input, 4 checkpoint, 5 over a limit, "
+        "6 out of memory, disk or device, 7 an extra is not installed, 130 stopped.",
+    )
+    for name, kind in REQUESTS.items():
+        app.command(_command(name, kind), name=name)
+    app.command(info)
+    app.command(list_, name="list")
+    app.command(doctor)
+    return app
+
+
+def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
+    """A function whose signature is the fields of a request; only what is given reaches it."""
+
+    def run(**given: Any) -> None:
+        perform(kind, given)
+
+    run.__doc__ = kind.__doc__
+    run.__name__ = name
+    signature = []
+    for field, about in kind.model_fields.items():
+        if field == "kind" or (kind is Train and field not in TRAIN_OPTIONS):
+            continue
+        positional = field in POSITIONAL and kind is not Train
+        signature.append(
+            inspect.Parameter(
+                field,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if about.is_required() else about.default,
+                annotation=Annotated[_plain(about.annotation), Parameter(help=about.description or "", negative=())],
+            )
+        )
+    extra = TRAIN_EXTRA if kind is Train else {}
+    for field, (annotation, about_extra) in {**extra, **COMMON}.items():
+        signature.append(
+            inspect.Parameter(
+                field,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if annotation is bool else None,
+                annotation=Annotated[annotation, Parameter(name="--" + field.strip("_").replace("_", "-"), help=about_extra, negative=())],
+            )
+        )
+    signature.sort(key=lambda p: (p.kind, p.default is not inspect.Parameter.empty))
+    run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    return run
+
+
+COMMON: dict[str, tuple[Any, str]] = {
+    "from_": (Path | None, "Take all settings from a JSON file or from a former result (its metadata)."),
+    "json": (bool, "Print events as JSON lines."),
+    "dry_run": (bool, "Say what would be done and what it would cost; write nothing."),
+}
+TRAIN_OPTIONS = (
+    "out", "steps", "batch", "rate", "seed", "device", "precision", "threads", "minutes", "recompute"
+)  # fmt: skip
+TRAIN_EXTRA: dict[str, tuple[Any, str]] = {
+    "data": (tuple[str, ...], "Folders of clips; moving_layers; moving_mnist:FOLDER. Replaces the preset's data."),
+    "preset": (str | None, "A row of `videodiff list presets`."),
+}
+
+
+def _plain(annotation: Any) -> Any:
+    """An annotation without pydantic's constraints, which pydantic itself will check."""
+    if hasattr(annotation, "__metadata__"):
+        return get_args(annotation)[0]
+    return annotation
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Requests
+
+
+def perform(kind: type[Settings], given: dict[str, Any]) -> None:
+    """Run one request and print its events."""
+    source, as_lines, dry = given.pop("from_", None), given.pop("json", False), given.pop("dry_run", False)
+    values = {**(_former(source, kind) if source else {}), **given}
+    if kind is Train:
+        values = _train_values(values)
+    settings = validate(kind, values, where="videodiff")
+    from videodiff import service
+
+    printer = print_lines if as_lines else print_pretty
+    printer(service.run(settings, dry=dry))
+
+
+def _former(source: Path, kind: type[Settings]) -> dict[str, Any]:
+    """The settings of a JSON file, or of a result by its metadata; output and overwrite are not taken over."""
+    if source.suffix == ".json":
+        values = load(dict, source)
+    else:
+        from videodiff.video import read_metadata
+
+        values = read_metadata(source)
+    values = values.get("settings", values)
+    if not isinstance(values, Mapping):
+        raise UserError(f"{source} holds no settings of videodiff")
+    if values.get("kind", kind.model_fields["kind"].default) != kind.model_fields["kind"].default:
+        raise UserError(f"{source} was made by `videodiff {values['kind']}`; use that command with --from")
+    return {name: value for name, value in values.items() if name not in ("output", "overwrite", "report", "sheet")}
+
+
+def _train_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Preset and --data of `videodiff train` as fields of the request."""
+    from videodiff.presets import PRESETS
+
+    preset = values.pop("preset", None)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UserError(f"no preset {preset!r}; there are {', '.join(PRESETS)} (`videodiff list presets`)")
+        values = {**PRESETS[preset].settings, **values}
+    data = values.get("data")
+    if data and isinstance(data[0], str):
+        values["data"] = [_data_row(text) for text in data]
+    return values
+
+
+def _data_row(text: str) -> dict[str, Any]:
+    if text == "moving_layers":
+        return {"source": "moving_layers"}
+    if text.startswith("moving_mnist:"):
+        return {"source": "moving_mnist", "path": text.removeprefix("moving_mnist:")}
+    return {"source": "packed", "path": text}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Printers of events
+
+
+def print_lines(events: Iterator[Event]) -> None:
+    """One JSON object a line on standard output."""
+    for event in events:
+        print(json.dumps(as_json(event)), flush=True)
+
+
+def print_pretty(events: Iterator[Event]) -> None:
+    """A progress bar with the time left on standard error; what was saved and measured on standard output."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+        for event in events:
+            if isinstance(event, ProgressEvent):
+                if event.what not in tasks:
+                    tasks[event.what] = bar.add_task(event.what, total=event.total)
+                bar.update(tasks[event.what], completed=event.done, total=event.total)
+            elif isinstance(event, Saved):
+                print(event.path, flush=True)
+            elif isinstance(event, MetricEvent):
+                figures = "  ".join(f"{name} {value:.4g}" for name, value in event.values.items())
+                console.print(f"{event.name} {event.step}: {figures}", soft_wrap=True, markup=False)
+            elif isinstance(event, Note):
+                console.print(f"note: {event.text}", soft_wrap=True, markup=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Questions
+
+
+def info(path: Path, *, json: bool = False) -> None:
+    """Say what a clip or a checkpoint is, and with which settings a result was made."""
+    from videodiff import about
+
+    _show(about.describe(path), json)
+
+
+def list_(what: str = "all", *, json: bool = False) -> None:
+    """List checkpoints, samplers, tasks, presets, networks or datasets."""
+    from videodiff import about
+
+    _show(about.catalogue(what), json)
+
+
+def doctor(*, json: bool = False) -> None:
+    """Check this machine: torch, devices, attention by a real call, codecs, checkpoints, disk."""
+    from videodiff import about
+
+    _show(about.doctor(), json)
+
+
+def _show(values: dict[str, Any], as_lines: bool, indent: str = "") -> None:
+    if as_lines:
+        print(json.dumps(values))
+        return
+    width = max((len(str(name)) for name in values), default=0)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _show(value, False, indent + "  ")
+        else:
+            print(f"{indent}{name:<{width}}  {value}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, run, and exit with the code the README lists."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of a command line."""
+    app = build()
+    # A termination is an interruption: generators are closed and partial files removed on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        command(**bound.arguments)
+    except CycloptsError as error:
+        text = " ".join(str(error).split())
+        print(f"videodiff: {text}\nsee `videodiff --help`", file=sys.stderr)
+        return UserError.exit_code
+    except UserError as error:
+        print(f"videodiff: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("videodiff: stopped; nothing partial was left", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception:
+        traceback.print_exc()
+        print("videodiff: this is a bug of ours; please report the lines above", file=sys.stderr)
+        return 1
+    return 0

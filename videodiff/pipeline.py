@@ -1,0 +1,168 @@
+"""Filling a clip: open a network, fill one canvas, fill a timeline window by window.
+
+    model = open_model(settings)
+    for step in fill_canvas(model, canvas, settings, noise): ...    # one window; the last step's z is the answer
+    for event in fill(model, layout, settings): ...                 # any length, through the spool
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videodiff import checkpoint
+from videodiff.centred import CentredDenoiser, guess
+from videodiff.checkpoint import Bundle
+from videodiff.compute import pick_device, pick_precision
+from videodiff.conditioning import clamp, classifier_free, put_known
+from videodiff.conditioning import replace as put_noised
+from videodiff.errors import LimitExceeded
+from videodiff.events import Progress
+from videodiff.models.attention import check_xformers
+from videodiff.noise import SCHEDULES, NoiseSource
+from videodiff.planner import Timeline, Window, windows
+from videodiff.sampling import Plan, Step, make_plan, sample, sampler
+from videodiff.settings import Sampling
+from videodiff.spool import Spool
+from videodiff.tasks.layout import Layout, Shape
+from videodiff.types import Canvas
+from videodiff.video import jpeg
+
+PREVIEW_SECONDS = 0.5
+"""A preview is made at most this often, which keeps its cost far below that of a step."""
+
+MAX_WINDOW_PIXELS = 64_000_000
+"""About 30 GB of activations in float32 for the shipped networks (docs/log.md)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint on a device, ready to denoise."""
+
+    bundle: Bundle
+    denoiser: CentredDenoiser
+    device: torch.device
+    precision: torch.dtype
+
+    def shape(self, window: int | None) -> Shape:
+        """What it asks of frames; `window` overrides the number of frames it was trained on."""
+        b = self.bundle
+        return Shape(b.window.side, b.model.multiple, b.channels, window or b.window.frames)
+
+
+def open_model(settings: Sampling) -> Model:
+    """Load the checkpoint and move it to the device and precision asked for."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = pick_device(settings.device)
+    precision = pick_precision(settings.precision, device)
+    if settings.attention == "xformers":
+        check_xformers(device.type, precision)
+    bundle = checkpoint.load(settings.checkpoint)
+    net = bundle.net.to(device=device, dtype=precision)
+    return Model(bundle, CentredDenoiser(net, bundle.spread, settings.attention), device, precision)
+
+
+def make_levels(model: Model, canvas: Canvas, settings: Sampling) -> Plan:
+    """The walk of levels for a canvas: from a multiple of the guess's largest spread down to the smallest level."""
+    levels = model.bundle.levels
+    free = settings.conditioning != "concat" or settings.guidance != 1
+    top = model.bundle.spread.unknown if free else float(guess(canvas, model.bundle.spread).sd.max())
+    schedule = SCHEDULES["cosine"]() if settings.walk in ("uniform_t", "quadratic_t") else None
+    return make_plan(settings.walk, levels.max_ratio * max(top, levels.min), levels.min, settings.steps, schedule)
+
+
+def fill_canvas(model: Model, canvas: Canvas, settings: Sampling, noise: NoiseSource) -> Iterator[Step]:
+    """Steps of sampling one canvas [b t c h w]; the last one's z is the answer, its known pixels as given bit for bit."""
+    canvas = canvas.to(model.device)
+    plan = make_levels(model, canvas, settings)
+    nothing = Canvas(canvas.frames, torch.zeros_like(canvas.known), canvas.index)
+    base, before = guess(canvas, model.bundle.spread).base, None
+    if settings.conditioning == "concat":
+        denoise = model.denoiser.bind(canvas)
+        if settings.guidance != 1:
+            denoise = classifier_free(denoise, model.denoiser.bind(nothing), settings.guidance)
+    else:
+        denoise = model.denoiser.bind(nothing)
+        if settings.conditioning == "clamp":
+            denoise = clamp(denoise, canvas)
+        else:
+            before = put_noised(canvas)
+    z = base + plan.levels[0] * noise.draw(canvas.frames.shape[1:], kind="start").to(model.device)
+    for step in sample(denoise, z, plan, sampler(settings.sampler), noise, before):
+        if step.s == 0:
+            step = replace(step, z=put_known(step.z, canvas))
+        yield step
+
+
+def fill(model: Model, layout: Layout, settings: Sampling, previews: bool = False) -> Iterator[Progress]:
+    """Fill all that is wanted, window by window, into the layout's spool; yields Progress after every step."""
+    assert settings.seed is not None, "a request that samples has its seed drawn"
+    spool, timeline = layout.spool, layout.timeline
+    plan = list(windows(timeline.given, timeline.wanted, model.shape(settings.window).window))
+    total, done, shown_at = len(plan) * settings.steps, 0, time.monotonic()
+    for number, window in enumerate(plan):
+        canvas = window_canvas(spool, timeline, window)
+        canvas = Canvas(*(x.expand(settings.average, *x.shape[1:]) for x in (canvas.frames, canvas.known, canvas.index)))
+        noise = NoiseSource(tuple(settings.seed + i for i in range(settings.average)), number)
+        for step in fill_canvas(model, canvas, settings, noise):
+            preview = None
+            if previews and time.monotonic() - shown_at > PREVIEW_SECONDS:
+                shown_at = time.monotonic()
+                preview = jpeg(to_pixels(step.x0.mean(0)))
+            yield Progress(done + step.i + 1, total, "sampling", preview)
+        done += settings.steps
+        _keep(spool, timeline, window, to_pixels(step.z.mean(0)))
+
+
+def window_canvas(spool: Spool, timeline: Timeline, window: Window) -> Canvas:
+    """The canvas of one window, batch of one. Places count from the window's first frame."""
+    places = sorted((*window.observed, *window.new))
+    height, width, channels = spool.shape
+    frames = torch.zeros(1, len(places), channels, height, width)
+    known = torch.zeros(1, len(places), 1, height, width, dtype=torch.bool)
+    new = set(window.new)
+    for i, place in enumerate(places):
+        if place in spool:
+            frames[0, i] = to_tensor(spool.get(place))
+        if place not in new:
+            known[0, i] = True
+        elif timeline.hole is not None:
+            known[0, i, 0] = torch.from_numpy(~timeline.hole(place))
+    return Canvas(frames * known, known, torch.tensor([[place - places[0] for place in places]]))
+
+
+def _keep(spool: Spool, timeline: Timeline, window: Window, pixels: np.ndarray) -> None:
+    """Put the new frames into the spool; known pixels of a frame stay the bytes they were."""
+    places = sorted((*window.observed, *window.new))
+    for place in window.new:
+        frame = pixels[places.index(place)]
+        if timeline.hole is not None:
+            frame = np.where(timeline.hole(place)[..., None], frame, spool.get(place))
+        spool.put(place, frame)
+
+
+def to_tensor(frame: np.ndarray) -> Tensor:
+    """uint8 [h w c] as float32 [c h w] in [-1, 1]."""
+    return torch.tensor(frame).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def to_pixels(frames: Tensor) -> np.ndarray:
+    """[t c h w] in [-1, 1] as uint8 [t h w c]."""
+    pixels = ((frames.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def check_memory(model: Model, layout: Layout, settings: Sampling) -> None:
+    """Refuse a window whose pixels are far beyond what a network of this kind can hold."""
+    height, width, _ = layout.spool.shape
+    pixels = height * width * model.shape(settings.window).window * settings.average
+    if pixels > MAX_WINDOW_PIXELS:
+        raise LimitExceeded(
+            f"a window of {width}x{height} with {model.shape(settings.window).window} frames and --average "
+            f"{settings.average} is {pixels / 1e6:.0f} million pixels, the limit is {MAX_WINDOW_PIXELS / 1e6:.0f}; "
+            "lower --size, --window or --average"
+        )

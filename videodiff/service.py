@@ -1,0 +1,206 @@
+"""The one door of the command and the app: `run(settings)` does what a request says and yields its events."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from videodiff import __version__, video
+from videodiff.datasets.moving_layers import MovingLayers
+from videodiff.errors import OutOfResources, UnreadableInput, UserError
+from videodiff.events import Event, Note, Saved
+from videodiff.pipeline import Model, check_memory, fill, fill_canvas, open_model, to_pixels, window_canvas
+from videodiff.noise import NoiseSource
+from videodiff.planner import windows
+from videodiff.settings import Demo, Evaluate, Predict, Sampling, Settings, Task, Train
+from videodiff.tasks import TASKS
+from videodiff.tasks.layout import Layout
+
+
+def run(settings: Settings, previews: bool = False, dry: bool = False) -> Iterator[Event]:
+    """The events of a request. Close the iterator to stop; what is not complete is then not there."""
+    try:
+        if isinstance(settings, Task):
+            yield from _render(settings, previews, dry)
+        elif isinstance(settings, Train):
+            yield from _train(settings)
+        elif isinstance(settings, Evaluate):
+            from videodiff.evaluate import evaluate
+
+            yield from evaluate(settings)
+        elif isinstance(settings, Demo):
+            yield from _demo(settings, previews)
+        else:
+            raise AssertionError(type(settings))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise OutOfResources(OUT_OF_MEMORY) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error) or "not enough memory" in str(error):  # torch's CPU allocator
+            raise OutOfResources(OUT_OF_MEMORY) from error
+        raise
+
+
+OUT_OF_MEMORY = "memory ran out; lower --size, --window or --average, or set --precision bfloat16"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Clips
+
+
+def _render(settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
+    clips = clips_in(settings.input) if hasattr(settings, "input") else None
+    if clips is None:
+        yield from _render_one(open_model(settings), settings, previews, dry)
+        return
+    if settings.output is not None and settings.output.suffix:
+        raise UserError(f"{settings.input} holds several clips; --output must then be a folder, not {settings.output}")
+    if settings.output is not None and not dry:
+        settings.output.mkdir(parents=True, exist_ok=True)
+    model, failed = open_model(settings), 0
+    for clip in clips:
+        output = default_output(settings.model_copy(update={"input": clip, "output": None}))
+        one = settings.model_copy(update={"input": clip, "output": (settings.output or Path()) / output.name})
+        try:
+            yield from _render_one(model, one, previews, dry)
+        except UnreadableInput as error:
+            failed += 1
+            yield Note(f"skipped: {error}")
+    if failed == len(clips):
+        raise UnreadableInput(f"none of the {failed} clips in {settings.input} could be read")
+
+
+def _render_one(model: Model, settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
+    output = settings.output or default_output(settings)
+    sheet = output.with_name(f"{output.stem}.sheet.png")
+    for beside in (output.with_name(f"{output.name}.json"), *([sheet] if settings.sheet else [])):
+        if beside.exists() and not settings.overwrite:
+            raise UserError(f"{beside} exists; choose another --output, or allow it to be replaced with --overwrite")
+    layout = yield from TASKS[settings.kind].lay_out(settings, model.shape(settings.window))
+    with layout.spool as spool:
+        check_memory(model, layout, settings)
+        if dry:
+            yield estimate(model, layout, settings, output)
+            return
+        about = describe(model, layout, settings)
+        writer = video.Writer(output, layout.timeline.fps, about, settings.overwrite)  # refuses before the work is done
+        yield from fill(model, layout, settings, previews)
+        with writer:
+            for place in layout.timeline.shown:
+                writer.add(spool.get(place))
+        video.write_sidecar(output, about)
+        for note in writer.notes:
+            yield Note(note)
+        yield Saved(str(output), "clip")
+        if settings.sheet:
+            _write_sheet(sheet, layout)
+            yield Saved(str(sheet), "sheet")
+
+
+def clips_in(path: Path) -> list[Path] | None:
+    """The clips of a folder of clips, or None for a clip, a picture, or a folder of pictures."""
+    if not path.is_dir():
+        return None
+    films = sorted(f for f in path.iterdir() if f.suffix.lower() in (*video.VIDEO, ".gif", ".webp") and f.is_file())
+    return films or None
+
+
+def default_output(settings: Task) -> Path:
+    """`<name>.<task>.mp4` in the working directory."""
+    name = settings.input.resolve().stem if hasattr(settings, "input") else f"seed{settings.seed}"
+    return Path(f"{name}.{settings.kind}.mp4")
+
+
+def describe(model: Model, layout: Layout, settings: Task) -> dict:
+    """What is stored inside and beside a result: everything that makes it again."""
+    timeline = layout.timeline
+    return {
+        "videodiff": __version__,
+        "torch": torch.__version__,
+        "settings": settings.as_json(),
+        "checkpoint": {"name": model.bundle.name, "digest": model.bundle.digest},
+        "device": model.device.type,
+        "precision": str(model.precision).removeprefix("torch."),
+        "frames": {"given": len(timeline.given), "filled": len(timeline.wanted), "written": len(timeline.shown)},
+    }
+
+
+def estimate(model: Model, layout: Layout, settings: Task, output: Path) -> Note:
+    """What a run would do and take, from one timed evaluation of its first window."""
+    timeline = layout.timeline
+    plan = list(windows(timeline.given, timeline.wanted, model.shape(settings.window).window))
+    canvas = window_canvas(layout.spool, timeline, plan[0])
+    began = time.perf_counter()
+    for _ in fill_canvas(model, canvas, settings.model_copy(update={"steps": 1}), NoiseSource((0,))):
+        pass
+    seconds = (time.perf_counter() - began) * len(plan) * settings.steps * settings.average
+    height, width, _ = layout.spool.shape
+    data = {
+        "output": str(output),
+        "frames": len(timeline.shown),
+        "new_frames": len(timeline.wanted),
+        "width": width,
+        "height": height,
+        "windows": len(plan),
+        "evaluations": len(plan) * settings.steps * settings.average,
+        "seconds": round(seconds, 1),
+        "device": model.device.type,
+    }
+    return Note(
+        f"would write {output}: {data['frames']} frames of {width}x{height}, {data['new_frames']} of them new, in "
+        f"{data['windows']} windows x {settings.steps} steps, about {seconds:.0f} s on {model.device.type}",
+        data,
+    )
+
+
+def _write_sheet(path: Path, layout: Layout, most: int = 64) -> None:
+    """A contact sheet of the result (at most `most` frames, evenly spaced), the filled ones labelled."""
+    shown, wanted = list(layout.timeline.shown), set(layout.timeline.wanted)
+    places = shown[:: -(-len(shown) // most)]
+    labels = [f"{place} new" if place in wanted else f"{place}" for place in places]
+    _replace(path, video.contact_sheet(np.stack([layout.spool.get(place) for place in places]), 8, labels))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Demo and training
+
+
+def _demo(settings: Demo, previews: bool) -> Iterator[Event]:
+    """Render a clip, continue its first half, and lay truth and result side by side."""
+    context, clip, sheet = Path("demo.context.mkv"), Path("demo.mp4"), Path("demo.png")
+    for path in (context, clip, sheet):
+        if path.exists() and not settings.overwrite:
+            raise UserError(f"{path} exists; run in another folder, or allow it to be replaced with --overwrite")
+    generator = torch.Generator().manual_seed(DEMO_CLIP)
+    truth = to_pixels(MovingLayers().batch(generator, 1, 16, (64, 64))[0][0])
+    video.write(context, truth[:8], fps=8, overwrite=settings.overwrite)
+    yield Saved(str(context), "clip")
+    sampling = {name: getattr(settings, name) for name in Sampling.model_fields}
+    yield from run(Predict(input=context, output=clip, frames=8, overwrite=settings.overwrite, **sampling), previews)
+    result = video.read(clip, trusted=True).frames
+    labels = [*(f"{i} true" for i in range(16)), *(f"{i} given" if i < 8 else f"{i} new" for i in range(16))]
+    _replace(sheet, video.contact_sheet(np.concatenate([truth, result]), 16, labels))
+    yield Saved(str(sheet), "sheet")
+
+
+DEMO_CLIP = 4
+"""The seed of the demo's clip: several things moving in different ways."""
+
+
+def _train(settings: Train) -> Iterator[Event]:
+    from videodiff.train import fit
+
+    yield from fit(settings)

@@ -1,0 +1,28 @@
+"""Fill in frames between the frames of a clip, or between two pictures or clips."""
+
+from videodiff.errors import UserError
+from videodiff.planner import Timeline
+from videodiff.settings import Interpolate
+from videodiff.spool import Spool
+from videodiff.tasks.layout import Layout, Notes, Shape, first_shape, read_clip
+
+
+def lay_out(settings: Interpolate, shape: Shape) -> Notes:
+    """Given frames `factor` places apart with the new ones between, or a gap between two inputs."""
+    size, _ = first_shape(settings.input, settings, shape)
+    spool = Spool((*size, shape.channels))
+    if settings.to is not None:
+        half = max(1, shape.window // 4)  # of each side: as much as a window can see beside the gap
+        first = yield from read_clip(settings.input, settings, size, spool, 0, last=half)
+        gap = range(first.frames, first.frames + settings.frames)
+        second = yield from read_clip(settings.to, settings, size, spool, gap.stop, num_frames=half)
+        known = [*range(first.frames), *range(gap.stop, gap.stop + second.frames)]
+        return Layout(spool, Timeline(known, gap, range(gap.stop + second.frames), first.fps))
+
+    given = yield from read_clip(settings.input, settings, size, spool, 0, step=settings.factor)
+    if given.frames < 2:
+        raise UserError(f"{settings.input} has {given.frames} frame; two are needed to interpolate (or give a second: --to)")
+    shown = range((given.frames - 1) * settings.factor + 1)
+    known = shown[:: settings.factor]
+    wanted = [place for place in shown if place % settings.factor]
+    return Layout(spool, Timeline(known, wanted, shown, given.fps * (1 if settings.slow else settings.factor)))

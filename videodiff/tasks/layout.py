@@ -1,0 +1,95 @@
+"""What all tasks share: the shape frames must have for a network, and reading an input into a spool at that shape."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videodiff import video
+from videodiff.events import Note
+from videodiff.planner import Timeline
+from videodiff.settings import Reading
+from videodiff.spool import Spool
+
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+"""Rec. 601 weights of red, green and blue in grey."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network asks of frames: short side in pixels, divisor of both sides, channels, frames in a window."""
+
+    side: int
+    multiple: int
+    channels: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Frames in a spool, and what is wanted of them."""
+
+    spool: Spool
+    timeline: Timeline
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was read of an input: how many frames, at which rate, and whether they kept their stored size."""
+
+    frames: int
+    fps: Fraction
+
+
+Notes = Generator[Note, None, Layout]
+
+
+def first_shape(path: Path, settings: Reading, shape: Shape) -> tuple[tuple[int, int], Fraction]:
+    """(height, width) at which the network takes this input, and the input's rate."""
+    wanted = {"short_side": settings.size or shape.side, "multiple": shape.multiple, "fit": "crop"}
+    clip = video.read(path, num_frames=1, **wanted)
+    return clip.frames.shape[1:3], clip.info.fps
+
+
+def read_clip(
+    path: Path, settings: Reading, size: tuple[int, int], spool: Spool, place: int, step: int = 1, **choice: Any
+) -> Generator[Note, None, Given]:
+    """Read frames into the spool at `place`, `place + step`, ...; Notes say how the input was changed to fit.
+
+    `choice` (num_frames, last) goes to `video.stream`.
+    """
+    fps = None if settings.fps is None else Fraction(settings.fps).limit_denominator(100_000)
+    frames = video.stream(
+        path, start=settings.start, end=settings.end, fps=fps, stride=settings.stride, size=size, fit="crop", **choice
+    )
+    count, rate = 0, fps or Fraction(10)
+    with closing(frames):
+        for item in frames:
+            if isinstance(item, str):
+                yield Note(item)
+            elif isinstance(item, video.ClipInfo):
+                rate = fps or item.fps / settings.stride
+                if (item.height, item.width) != size:
+                    yield Note(
+                        f"{path.name} is {item.width}x{item.height}; worked on at {size[1]}x{size[0]}, "
+                        "the size the network takes (--size for another)"
+                    )
+                if spool.shape[2] == 1:
+                    yield Note(f"the network knows grey alone; colours of {path.name} are dropped")
+                if item.has_audio:
+                    yield Note(f"the sound of {path.name} is left out")
+            else:
+                spool.put(place + step * count, to_channels(item.pixels, spool.shape[2]))
+                count += 1
+    return Given(count, rate)
+
+
+def to_channels(frame: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [h w 3] as [h w channels]."""
+    if channels == 3:
+        return frame
+    return (frame @ LUMA).round().astype(np.uint8)[..., None]
