@@ -87,6 +87,11 @@ def problem(data: dict[str, np.ndarray], name: str, level: int = -1) -> tuple[Te
     return x[0] / a[0], x[level] / a[level], data[f"{name}/s"].tolist()
 
 
+def problems(data: dict[str, np.ndarray]) -> list[str]:
+    """The schedules a file of vectors has."""
+    return [key.removesuffix("/x") for key in data if key.endswith("/x")]
+
+
 # --- Accuracy ---------------------------------------------------------------------------------------------------------
 
 # The order each method states. Fourth order on eps in lam is left out: it reaches 3.65 in the median.
@@ -116,35 +121,45 @@ def test_a_method_converges_with_its_stated_order(ode: Callable, name: str) -> N
     assert slope >= order - 0.25, slope
 
 
+@pytest.mark.parametrize("file", ["gmm2", "gmm16", "gmm_video"])
+def test_exact_denoisers_agree_with_the_stored_ones(ode: Callable, file: str) -> None:
+    data = ode(file)
+    for name in problems(data):
+        s, a, x, x0 = (torch.from_numpy(data[f"{name}/{key}"])[:-1] for key in ("s", "alpha", "x", "x0"))
+        for level in range(len(s)):
+            ours = mixture(data)(x[level] / a[level], s[level].expand(len(x[level])))
+            assert (ours - x0[level]).abs().max() < 1e-11 * max(1, s[level]), name
+
+
 @pytest.mark.parametrize("stepper", [Multistep(3, "eps"), Multistep(2, "x0", corrector=True), Multistep(3, "x0")])
-@pytest.mark.parametrize("name", ["linear", "cosine", "edm", "flow"])
-def test_many_steps_give_the_exact_answer(ode: Callable, name: str, stepper: Stepper) -> None:
+def test_many_steps_give_the_exact_answer(ode: Callable, stepper: Stepper) -> None:
     data = ode("gmm16")
-    z, reference, levels = problem(data, name)
-    plan = log_snr(levels[0], 1e-5, 800)
-    assert error(walk(mixture(data), z, plan, stepper), reference, data["data"]) < 1e-5
+    for name in problems(data):
+        z, reference, levels = problem(data, name)
+        plan = log_snr(levels[0], 1e-5, 800)
+        assert error(walk(mixture(data), z, plan, stepper), reference, data["data"]) < 1e-5, name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stepper", [s for s, order in ORDERS.values() if order > 1])
-@pytest.mark.parametrize("name", ["linear", "edm"])
-def test_three_thousand_steps_of_second_order_suffice(ode: Callable, name: str, stepper: Stepper) -> None:
-    data = ode("gmm16")
-    z, reference, levels = problem(data, name, level=-2)
-    x = walk(mixture(data), z, log_snr(levels[0], levels[-2], 3000), stepper, stop=levels[-2])
-    assert error(x, reference, data["data"]) < 1e-5
+@pytest.mark.parametrize("file", ["gmm2", "gmm16"])
+def test_three_thousand_steps_of_second_order_suffice(ode: Callable, file: str, stepper: Stepper) -> None:
+    data = ode(file)
+    for name in problems(data):
+        z, reference, levels = problem(data, name, level=-2)
+        x = walk(mixture(data), z, log_snr(levels[0], levels[-2], 3000), stepper, stop=levels[-2])
+        assert error(x, reference, data["data"]) < 1e-5, name
 
 
-@pytest.mark.parametrize("name", ["linear", "edm"])
-def test_the_exact_answer_for_mixtures_of_videos(ode: Callable, name: str) -> None:
+def test_the_exact_answer_for_mixtures_of_videos(ode: Callable) -> None:
     data = ode("gmm_video")
-    z, reference, levels = problem(data, name)
-    x = walk(mixture(data), z, log_snr(levels[0], 1e-5, 300), Multistep(3))
-    assert error(x, reference, data["data"]) < 1e-4
+    for name in problems(data):
+        z, reference, levels = problem(data, name)
+        x = walk(mixture(data), z, log_snr(levels[0], 1e-5, 300), Multistep(3))
+        assert error(x, reference, data["data"]) < 1e-4, name
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "edm", "flow"])
-def test_the_exact_answer_for_a_gaussian_video(ode: Callable, name: str) -> None:
+def test_the_exact_answer_for_a_gaussian_video(ode: Callable) -> None:
     data = ode("gauss_video")
     mean = torch.from_numpy(data["mean"])
     factors = [torch.from_numpy(data[key]) for key in ("Kt", "Kc", "Kh", "Kw")]
@@ -156,9 +171,10 @@ def test_the_exact_answer_for_a_gaussian_video(ode: Callable, name: str) -> None
         y = modes / (modes + spread(s, z) ** 2) * y
         return mean + torch.einsum("bTCHW,tT,cC,hH,wW->btchw", y, *vectors)
 
-    z, reference, levels = problem(data, name)
-    x = walk(denoise, z, log_snr(levels[0], 1e-5, 200), Multistep(3))
-    assert error(x, reference, data["data"]) < 1e-4
+    for name in problems(data):
+        z, reference, levels = problem(data, name)
+        x = walk(denoise, z, log_snr(levels[0], 1e-5, 200), Multistep(3))
+        assert error(x, reference, data["data"]) < 1e-4, name
 
 
 def test_the_default_beats_every_measured_configuration_of_diffusers(ode: Callable, shared: Path) -> None:
@@ -190,7 +206,7 @@ LIBRARY: dict[str, tuple[Stepper, str]] = {
 
 
 @pytest.mark.parametrize("n", [10, 20, 25])
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", LIBRARY)  # their UniPC has weights of its own, published in another form: left out
 def test_samples_match_those_of_diffusers(ode: Callable, name: str, n: int) -> None:
     stepper, end = LIBRARY[name]
     data, stored = ode("gmm16"), ode("diffusers_samples")
@@ -209,23 +225,25 @@ def test_samples_match_those_of_diffusers(ode: Callable, name: str, n: int) -> N
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("n", [5, 10, 20, 50])
-@pytest.mark.parametrize("name", ["linear", "cosine"])
-def test_stochastic_samples_have_the_exact_moments(ode: Callable, name: str, n: int, eta: float) -> None:
-    stored, s = ode("stochastic_moments"), ode("schedules")[f"{name}/s"]
-    levels = s[stored[f"{name}/N{n}/timesteps"]]
+def test_stochastic_samples_have_the_exact_moments(ode: Callable, eta: float) -> None:
+    stored = ode("stochastic_moments")
     variances, mean = torch.from_numpy(stored["mode_var"]), float(stored["mode_mean"])
 
     def denoise(z: Tensor, s: Tensor) -> Tensor:
         return mean + variances / (variances + spread(s, z) ** 2) * (z - mean)
 
     count = 60_000
-    z = math.sqrt(1 + levels[0] ** 2) * NOISE.draw((count, len(variances))).double()
-    x = walk(denoise, z, Plan((*levels, 0.0)), FirstOrder(eta))[0]
-    expected_mean, expected_var, _ = torch.from_numpy(stored[f"{name}/N{n}/ddim_eta{eta}"])
-    standard_error = (expected_var / count).sqrt()
-    assert ((x.mean(0) - expected_mean).abs() <= 4 * standard_error).all()
-    assert ((x.var(0) / expected_var - 1).abs() < 0.03).all()
+    runs = [key.removesuffix("/timesteps") for key in stored if key.endswith("/timesteps")]
+    for run in runs:
+        levels = ode("schedules")[f"{run.split('/')[0]}/s"][stored[f"{run}/timesteps"]]
+        if len(levels) > 50:
+            continue  # the same formula, for minutes
+        z = math.sqrt(1 + levels[0] ** 2) * NOISE.draw((count, len(variances))).double()
+        x = walk(denoise, z, Plan((*levels, 0.0)), FirstOrder(eta))[0]
+        expected_mean, expected_var, _ = torch.from_numpy(stored[f"{run}/ddim_eta{eta}"])
+        standard_error = (expected_var / count).sqrt()
+        assert ((x.mean(0) - expected_mean).abs() <= 4 * standard_error).all(), run
+        assert ((x.var(0) / expected_var - 1).abs() < 0.03).all(), run
 
 
 @pytest.mark.parametrize("stepper", [Multistep(k, "x0", eta=eta) for k in (1, 2, 3) for eta in (0.5, 1.0)])
