@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from videodiff.errors import MissingExtra, UserError
-from videodiff.models.attention import attention, check_xformers
+from videodiff.models.attention import Backend, attention, check_xformers
 
-SHAPES = [(1, 1, 1, 1, 8), (3, 2, 5, 7, 16), (2, 4, 16, 16, 32), (2, 2, 3, 100, 8), (1, 2, 65, 65, 32)]
+Shape = tuple[int, int, int, int, int]
+SHAPES: list[Shape] = [(1, 1, 1, 1, 8), (3, 2, 5, 7, 16), (2, 4, 16, 16, 32), (2, 2, 3, 100, 8), (1, 2, 65, 65, 32)]
 """n, heads, queries, keys, width."""
 
 
@@ -43,25 +44,25 @@ def by_hand(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("backend", ["auto", "sdpa", "math"])
-def test_every_back_end_is_the_definition(shape: tuple[int, ...], with_bias: bool, backend: str) -> None:
-    q, k, v, bias = example(*shape)
-    given = bias if with_bias else None
+def test_every_back_end_is_the_definition(shape: Shape, with_bias: bool, backend: Backend) -> None:
+    q, k, v, some = example(*shape)
+    given = some if with_bias else None
     expected = by_hand(q, k, v, given)
     torch.testing.assert_close(attention(q, k, v, given, backend).double(), expected, rtol=1e-5, atol=2e-6)
-    narrow = [x.bfloat16() for x in (q, k, v)]
-    rough = attention(*narrow, None if given is None else given.bfloat16(), backend)
+    bias = None if given is None else given.bfloat16()
+    rough = attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), bias, backend)
     assert rough.dtype == torch.bfloat16
     torch.testing.assert_close(rough.double(), expected, rtol=0, atol=6e-2)
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "math"])
-def test_float64_keeps_its_digits(backend: str) -> None:
+def test_float64_keeps_its_digits(backend: Backend) -> None:
     q, k, v, bias = example(2, 2, 4, 6, 8, dtype=torch.float64)
     torch.testing.assert_close(attention(q, k, v, bias, backend), by_hand(q, k, v, bias), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("backend", ["auto", "sdpa", "math"])
-def test_a_forbidden_key_has_no_influence_at_all(backend: str) -> None:
+def test_a_forbidden_key_has_no_influence_at_all(backend: Backend) -> None:
     q, k, v, bias = example(2, 2, 4, 6, 8)
     bias[..., 3] = float("-inf")
     before = attention(q, k, v, bias, backend)
@@ -70,7 +71,7 @@ def test_a_forbidden_key_has_no_influence_at_all(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "math"])
-def test_a_bias_shared_by_clips_and_heads_is_broadcast(backend: str) -> None:
+def test_a_bias_shared_by_clips_and_heads_is_broadcast(backend: Backend) -> None:
     q, k, v, bias = example(3, 2, 5, 7, 16)
     shared = bias[:1, :1]
     whole = shared.expand(3, 2, -1, -1).contiguous()
@@ -79,9 +80,10 @@ def test_a_bias_shared_by_clips_and_heads_is_broadcast(backend: str) -> None:
 
 def test_back_ends_have_the_same_gradient() -> None:
     gradients = []
-    for backend in ("sdpa", "math"):
-        inputs = [x.requires_grad_() for x in example(2, 2, 4, 6, 8)]
-        attention(*inputs, backend).square().sum().backward()
+    backends: tuple[Backend, ...] = ("sdpa", "math")
+    for backend in backends:
+        q, k, v, bias = inputs = [x.requires_grad_() for x in example(2, 2, 4, 6, 8)]
+        attention(q, k, v, bias, backend).square().sum().backward()
         gradients.append([x.grad for x in inputs])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -112,7 +114,7 @@ def faithful(q: Tensor, k: Tensor, v: Tensor, attn_bias: Tensor | None = None) -
     if attn_bias is not None:
         assert attn_bias.shape == (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
         assert attn_bias.stride(-2) % 8 == 0
-    return by_hand(*(x.transpose(1, 2) for x in (q, k, v)), attn_bias).transpose(1, 2).to(q.dtype)  # type: ignore[arg-type]
+    return by_hand(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_bias).transpose(1, 2).to(q.dtype)
 
 
 def broken_build(*_: Tensor, **__: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ def test_without_xformers_the_extra_is_named(xformers_doing: Callable) -> None:
 
 def test_the_self_test_refuses_an_xformers_that_has_no_operator_here(xformers_doing: Callable) -> None:
     xformers_doing(broken_build)
-    with pytest.raises(UserError, match="no working attention for torch.float32 on cpu; choose attention 'auto'"):
+    with pytest.raises(UserError, match=r"no working attention for torch\.float32 on cpu; choose attention 'auto'"):
         attention(*example(1, 1, 2, 2, 8), backend="xformers")
 
 
@@ -147,7 +149,7 @@ def test_the_self_test_refuses_results_that_are_no_numbers(xformers_doing: Calla
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_right_xformers_is_used_and_tested_once(xformers_doing: Callable, shape: tuple[int, ...]) -> None:
+def test_a_right_xformers_is_used_and_tested_once(xformers_doing: Callable, shape: Shape) -> None:
     calls = []
     xformers_doing(lambda q, k, v, attn_bias: calls.append(q.shape) or faithful(q, k, v, attn_bias))  # type: ignore[func-returns-value]
     for _ in range(2):
@@ -167,17 +169,17 @@ def test_the_installed_xformers_is_refused_on_the_cpu() -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_all_back_ends_side_by_side_on_the_gpu(shape: tuple[int, ...], with_bias: bool, dtype: torch.dtype) -> None:
+def test_all_back_ends_side_by_side_on_the_gpu(shape: Shape, with_bias: bool, dtype: torch.dtype) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     q, k, v, bias = example(*shape, device="cuda", dtype=dtype)
     given = bias if with_bias else None
     expected = by_hand(q, k, v, given)
-    backends = ["auto", "sdpa", "math"]
+    backends: list[Backend] = ["auto", "sdpa", "math"]
     if importlib.util.find_spec("xformers") is not None:
         backends.append("xformers")
     for backend in backends:
-        got = attention(q, k, v, given, backend)  # type: ignore[arg-type]
+        got = attention(q, k, v, given, backend)
         # The inputs are exact in bf16; what differs is the rounding of weights and results, which lie in -4..4.
         tolerance = 1e-5 if dtype == torch.float32 else 1e-2
         torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance, msg=backend)

@@ -7,6 +7,7 @@ Each pattern returns `known`, bool [t 1 h w], True where given, and leaves somet
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 Pattern = Callable[[torch.Generator, int, int, int], Tensor]
 
 
-def draw(generator: torch.Generator, b: int, t: int, size: tuple[int, int], mixture: Mapping[str, float]) -> Tensor:
+def draw(generator: torch.Generator, b: int, t: int, size: tuple[int, int], mixture: Mapping[Any, float]) -> Tensor:
     """`known` bool [b t 1 h w]: for each clip a pattern drawn by the weights in `mixture` (names of MASKS)."""
     names = list(mixture)
     weights = torch.tensor([mixture[name] for name in names], dtype=torch.float64)
@@ -81,7 +82,7 @@ def spaced_set(generator: torch.Generator, t: int, h: int, w: int) -> Tensor:
 
 
 def boxes(generator: torch.Generator, t: int, h: int, w: int) -> Tensor:
-    """A hole in space, moving at constant speed, or the rim (outpainting); in some clips part of the frames are whole."""
+    """A hole in space, moving at constant speed, or the rim (outpainting); in some clips some frames are whole."""
     known = torch.ones(t, 1, h, w, dtype=torch.bool, device=generator.device)
     height, width = (max(2, int(n * (0.2 + 0.5 * _unit(generator)))) for n in (h, w))
     y, x = _unit(generator) * (h - height), _unit(generator) * (w - width)

@@ -24,7 +24,8 @@ class Team(Protocol):
 class Alone:
     """One process."""
 
-    rank, size, device = 0, 1, None
+    rank, size = 0, 1
+    device: torch.device | None = None
 
     def average(self, tensors: list[Tensor]) -> None:
         """Nothing to do."""
@@ -37,7 +38,7 @@ class Together:
         try:
             from accelerate import Accelerator
         except ImportError as error:
-            raise MissingExtra("training on several processes needs Accelerate: pip install 'videodiff[train]'") from error
+            raise MissingExtra("several processes need Accelerate: pip install 'videodiff[train]'") from error
         self.accelerator = Accelerator(cpu=cpu)
         self.rank = self.accelerator.process_index
         self.size = self.accelerator.num_processes

@@ -52,8 +52,8 @@ class Config:
             "number of widths": (len(self.widths), 2 if self.warp else 1, 8),
             "widths": (min(self.widths, default=0), 1, MAX_WIDTH),
             "largest width": (max(self.widths, default=0), 1, MAX_WIDTH),
-            "blocks_down": (self.blocks_down, 0, 16),
-            "blocks_up": (self.blocks_up, max(1, self.blocks_down), 16),  # each block down hands one a skip
+            "blocks_down": (self.blocks_down, 1, 16),
+            "blocks_up": (self.blocks_up, self.blocks_down, 16),  # each block down hands one a skip
             "head_width": (self.head_width, 1, MAX_WIDTH),
             "embedding": (self.embedding, 1, MAX_WIDTH),
             "vector": (self.vector, 0, MAX_WIDTH),
