@@ -33,6 +33,8 @@ DAMAGE: tuple[type[Exception], ...] = (av.error.FFmpegError, ValueError, EOFErro
 ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 HONEST = frozenset({"h264", "hevc", "vp9", "libdav1d", "mjpeg", "ffv1", "prores", "mpeg4"})
 """Codecs whose packets in MP4 and Matroska are one frame each, shown at the packet's time."""
+THREADED = HONEST - {"mpeg4"}
+"""Codecs decoded by several threads. With MPEG-4 a damaged file then came out differently from time to time."""
 
 
 @contextmanager
@@ -57,8 +59,8 @@ def opened(path: str, limits: Limits) -> Iterator[tuple[av.container.InputContai
                 known = codec.name if codec else "unknown"
                 raise UnreadableInput(f"{name} uses the codec '{known}', which is not supported; convert it to H.264")
             check_size(name, codec.width, codec.height, limits)
-            codec.thread_type = "AUTO"
-            codec.thread_count = 1 if codec.width * codec.height > 2**23 else min(4, os.cpu_count() or 1)
+            alone = codec.name not in THREADED or codec.width * codec.height > 2**23  # each thread holds frames
+            codec.thread_type, codec.thread_count = "AUTO", 1 if alone else min(4, os.cpu_count() or 1)
             yield container, stream
 
 

@@ -50,37 +50,28 @@ def files(folder: str) -> list[str]:
 
 
 def probe(path: str, limits: Limits) -> ClipInfo:
-    """What the headers say; an animation is walked through for its times, without unpacking more than one frame."""
+    """What the headers say; an animation is walked through once, because each frame has its own time."""
     if Path(path).is_dir():
         names = files(path)
         first = probe(names[0], limits)
         shown = len(names) / float(DEFAULT_FPS)
         return replace(first, container="folder", fps=DEFAULT_FPS, num_frames=len(names), duration=shown)
+    stays = [seconds for _, seconds, _ in _walk(path, limits, [])]
+    moving = len(stays) > 1
     with _opened(path, limits) as picture:
+        form = (picture.format or "picture").lower()
         turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         width, height = picture.size[::-1] if turned else picture.size
-        number = _count(picture)
-        if number > limits.max_frames:
-            raise LimitExceeded(f"{Path(path).name}: {number} frames; the limit max_frames is {limits.max_frames}")
-        seconds = _duration(picture) if number > 1 else None
-        if number > 1 and picture.format == "GIF":
-            seconds = 0.0
-            for place in range(number):
-                picture.seek(place)
-                seconds += _duration(picture)
-        elif number > 1:
-            seconds = number * _duration(picture)
-        fps = Fraction(number / seconds).limit_denominator(1001) if seconds else DEFAULT_FPS
         return ClipInfo(
-            container=(picture.format or "picture").lower(),
-            codec=(picture.format or "picture").lower(),
+            container=form,
+            codec=form,
             pix_fmt=picture.mode,
             width=width,
             height=height,
-            fps=fps,
-            num_frames=number,
-            duration=seconds,
-            has_alpha="A" in picture.mode or "transparency" in picture.info,
+            fps=Fraction(len(stays) / sum(stays)).limit_denominator(1001) if moving else DEFAULT_FPS,
+            num_frames=len(stays),
+            duration=sum(stays) if moving else None,
+            has_alpha=_clear(picture),
         )
 
 
@@ -144,11 +135,6 @@ def _opened(path: str, limits: Limits) -> Image.Image:
     return picture
 
 
-def _count(picture: Image.Image) -> int:
-    """Frames of an animation; the further pictures in a photograph (MPO) are thumbnails or other views of it."""
-    return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-
-
 def _duration(picture: Image.Image) -> float:
     """Seconds the frame is shown; browsers take 0.1 s for times of 10 ms and less, and so do we."""
     milliseconds = picture.info.get("duration", 0) or 0
@@ -156,29 +142,46 @@ def _duration(picture: Image.Image) -> float:
 
 
 def _animation(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[float, Image.Image]]:
-    name, time, seen = Path(path).name, 0.0, 0
+    return ((time, frame) for time, _, frame in _walk(path, limits, notes))
+
+
+def _walk(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[float, float, Image.Image]]:
+    """(seconds from the beginning, seconds shown, frame) of each frame, up to the first that is damaged."""
+    name, time = Path(path).name, 0.0
     with _opened(path, limits) as picture:
-        while True:
+        for seen in range(limits.max_frames + 1):
             try:
-                if seen and picture.format == "MPO":
+                if seen and not _seek(picture, seen):
+                    notes += _cut_short(path, picture, seen)
                     return
-                if seen:
-                    picture.seek(seen)
                 check_size(name, *picture.size, limits)
                 picture.load()
                 frame = ImageOps.exif_transpose(picture).convert("RGBA") if _clear(picture) else _plain(picture)
                 stays = _duration(picture)
             except DAMAGE as error:
-                if type(error) is EOFError and seen and seen >= _count(picture):
-                    return
                 if not seen:
-                    raise UnreadableInput(f"{name} is damaged: no frame could be decoded ({_reason(error)})") from None
+                    raise UnreadableInput(f"{name} is damaged: no frame can be decoded ({_reason(error)})") from None
                 notes.append(f"decoded {seen} frames, then the data were damaged ({_reason(error)})")
                 return
-            yield time, frame
-            time, seen = time + stays, seen + 1
-            if seen > limits.max_frames:
-                raise LimitExceeded(f"{name}: the limit max_frames is {limits.max_frames} frames; cut it or raise it")
+            yield time, stays, frame
+            time += stays
+    raise LimitExceeded(f"{name}: over the limit max_frames, {limits.max_frames}; cut it or raise it")
+
+
+def _seek(picture: Image.Image, place: int) -> bool:
+    """Whether there is a further frame. Those of a photograph (MPO) are thumbnails or other views, not a film."""
+    try:
+        picture.seek(place)
+    except EOFError:
+        return False
+    return picture.format != "MPO"
+
+
+def _cut_short(path: str, picture: Image.Image, seen: int) -> list[str]:
+    """A note if the file ends without the mark of its end, which Pillow does not mind in a GIF."""
+    if picture.format != "GIF" or Path(path).read_bytes().rstrip(b"\0").endswith(b";"):
+        return []
+    return [f"decoded {seen} frames, then the file ends too early"]
 
 
 def _folder(path: str, limits: Limits, notes: list[str], fps: Fraction) -> Iterator[tuple[float, Image.Image]]:
