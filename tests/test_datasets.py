@@ -188,7 +188,7 @@ class TestMovingLayers:
         assert abs(frames.mean()) < 0.3
 
     def test_motion_is_the_same_fraction_of_a_larger_frame(self) -> None:
-        small, large = (MovingLayers().batch(seeded(2), 24, 4, (s, s))[0] for s in (32, 96))
+        small, large = (MovingLayers().batch(seeded(2), 48, 4, (s, s))[0] for s in (32, 96))
         change = [x.diff(dim=1).abs().mean() for x in (small, large)]
         assert 0.5 < change[0] / change[1] < 2
 

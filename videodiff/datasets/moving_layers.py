@@ -73,9 +73,10 @@ def render(draw: Draw, index: Tensor, size: tuple[int, int], channels: int) -> T
     figure, road = kind == 0, kind == 1
     camera = draw_camera(draw, time, span - half, road)
     drive = draw_drive(draw, time)
-    wall, ground = scenery(draw, 2 * side), texture(draw, side, draw.log_uniform(2, 8))  # b 3 s s
     sprites = choose(figure, draw_figure(draw, time, half, camera), draw_crowd(draw, time, half, camera))
     sprites = choose(road, draw_roadside(draw, drive), sprites)
+    # Pictures come after all motion, because how much they draw depends on the size of the frame.
+    wall, ground = scenery(draw, 2 * side), texture(draw, side, draw.log_uniform(2, 8))  # b 3 s s
     sheets = draw_sheets(draw, int(SHEET * side), figure, sprites.size)  # b n 4 k k
 
     # -- back to front -------------------------------------------------------------------------------------------------
