@@ -112,7 +112,7 @@ def test_spread_multiplies_clips_or_frames() -> None:
 
 
 def test_a_wrong_name_gets_the_nearest() -> None:
-    with pytest.raises(UserError, match="no schedule 'cosin'; did you mean 'cosine'"):
+    with pytest.raises(UserError, match="no schedule 'cosin'; did you mean 'cosine'\\? possible: linear"):
         pick("schedule", "cosin", SCHEDULES)
 
 

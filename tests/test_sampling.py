@@ -415,7 +415,7 @@ def test_a_walk_in_time_needs_a_schedule() -> None:
 
 
 def test_wrong_names_get_the_nearest() -> None:
-    with pytest.raises(UserError, match="no sampler 'hun'; did you mean 'heun'"):
+    with pytest.raises(UserError, match="no sampler 'hun'; did you mean 'heun'\\? see `videodiff list samplers`"):
         sampler("hun")
     with pytest.raises(UserError, match="did you mean 'karras'"):
         make_plan("karas", 80, 0.002, 5)

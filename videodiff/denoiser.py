@@ -21,7 +21,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 class Coefficients(NamedTuple):
-    """D = c_skip z + c_out F(c_in z); each of a shape that multiplies z."""
+    """D = c_skip z + c_out F(c_in z)."""
 
     c_skip: Tensor
     c_out: Tensor
@@ -65,7 +65,7 @@ OUTPUTS: dict[str, Callable[[Tensor, Tensor, Tensor | float], Coefficients]] = {
 
 
 def coefficients(output: str, s: Tensor, family: str = "vp", sd: Tensor | float = 0.5) -> Coefficients:
-    """(c_skip, c_out, c_in) of an output type at levels s, of a shape that multiplies z. `sd` matters to "edm" only."""
+    """(c_skip, c_out, c_in) of an output type at levels s, each shaped like s; `sd` matters to "edm" only."""
     return OUTPUTS[pick("output", output, OUTPUTS)](s, FAMILIES[pick("noise family", family, FAMILIES)](s), sd)
 
 

@@ -44,14 +44,14 @@ def spread(s: Tensor, like: Tensor) -> Tensor:
     return s.reshape(s.shape + (1,) * (like.ndim - s.ndim))
 
 
-def pick(what: str, name: str, options: Iterable[str]) -> str:
-    """`name` if it is one of the options, else an error that suggests the nearest."""
+def pick(what: str, name: str, options: Iterable[str], see: str = "") -> str:
+    """`name` if it is one of the options, else an error that suggests the nearest and says where to see them."""
     names = list(options)
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'? all of them" if near else "possible"
-    raise UserError(f"no {what} '{name}'; {hint}: {', '.join(names)}; see `videodiff list {what}s`")
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise UserError(f"no {what} '{name}'; {hint}{see or 'possible: ' + ', '.join(names)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ DEFAULT_SAMPLER = "dpm3"
 
 def sampler(name: str) -> Stepper:
     """The stepper of that name in `SAMPLERS`."""
-    return SAMPLERS[pick("sampler", name, SAMPLERS)].stepper
+    return SAMPLERS[pick("sampler", name, SAMPLERS, see="see `videodiff list samplers`")].stepper
 
 
 __all__ = [
