@@ -4,6 +4,7 @@ A folder is everything: the same config rebuilds the network, and no file in it 
 that knows safetensors. Sizes are checked against the config before anything is allocated.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +26,8 @@ from videodiff.settings import validate
 
 SHARD_BYTES = 10_000_000
 MAX_CONFIG_BYTES = 1_000_000
+MAX_HEADER_BYTES = 10_000_000
+DTYPES = ("BF16", "F16", "F32")
 MAX_PARAMETERS = 2_000_000_000
 SHIPPED = (Path(__file__).resolve().parents[1] / "checkpoints", Path(__file__).resolve().parent / "_checkpoints")
 
@@ -73,9 +76,11 @@ def names() -> list[str]:
 def find(name: str) -> Path:
     """The folder of a checkpoint given by name or path; of a training run, the newest state."""
     given = Path(name).expanduser()
-    for folder in (*(root / name for root in SHIPPED), given, *sorted(given.glob("step-*"), reverse=True)):
-        if (folder / "config.json").is_file():
-            return folder
+    with contextlib.suppress(OSError):  # a name longer than the system allows is no checkpoint either
+        for folder in (*(root / name for root in SHIPPED), given, *sorted(given.glob("step-*"), reverse=True)):
+            for place in (folder, _former(folder)):
+                if (place / "config.json").is_file():
+                    return place
     raise CheckpointError(
         f"no checkpoint {name!r}; shipped are {', '.join(names()) or 'none'}, "
         "or give a folder that holds config.json and model.safetensors"
@@ -93,7 +98,7 @@ def load(name: str) -> Bundle:
     try:
         with torch.device("meta"):
             expected = NETWORKS[config["network"]].build(model).state_dict()
-    except (ValueError, RuntimeError, ZeroDivisionError, IndexError, AssertionError, TypeError) as error:
+    except (ValueError, RuntimeError, ArithmeticError, IndexError, AssertionError, TypeError) as error:
         raise CheckpointError(f"{folder}/config.json does not describe a network: {error}") from error
     size = sum(x.numel() for x in expected.values())
     if size > MAX_PARAMETERS:
@@ -168,30 +173,40 @@ def save_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor], shard_b
         shards[-1][key] = x
         room -= x.nbytes
     for i, shard in enumerate(shards):
-        file = f"{name}.safetensors" if len(shards) == 1 else f"{name}-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        file = _shard(name, i, len(shards))
         try:
             save_file(shard, folder / file)
         except (OSError, SafetensorError) as error:
-            raise OutOfResources(f"could not write {folder / file}: {error}; free some disk space and try again") from error
+            raise OutOfResources(f"could not write {folder / file}: {error}; free some disk space") from error
 
 
-def load_tensors(
-    folder: Path, name: str, shapes: Mapping[str, torch.Size] | None = None
-) -> dict[str, Tensor]:
+def _shard(name: str, i: int, count: int) -> str:
+    return f"{name}.safetensors" if count == 1 else f"{name}-{i + 1:05d}-of-{count:05d}.safetensors"
+
+
+def load_tensors(folder: Path, name: str, shapes: Mapping[str, torch.Size] | None = None) -> dict[str, Tensor]:
     """All tensors of `name`; with `shapes`, exactly these names and shapes, checked before any is read."""
     single, parts = folder / f"{name}.safetensors", sorted(folder.glob(f"{name}-*-of-*.safetensors"))
     files = [single] if single.is_file() else parts
-    if not files or (files is parts and len(parts) != int(parts[0].stem.rsplit("-", 1)[1])):
+    if [file.name for file in files] != [_shard(name, i, len(files)) for i in range(max(1, len(files)))]:
         raise CheckpointError(f"{folder} lacks {name}.safetensors, or some of its parts; fetch the folder again")
     tensors: dict[str, Tensor] = {}
     try:
-        with_shapes: dict[str, tuple[Path, tuple[int, ...]]] = {}
+        found: dict[str, tuple[int, ...]] = {}
         for file in files:
+            with open(file, "rb") as raw:
+                header = int.from_bytes(raw.read(8), "little")
+            if header > MAX_HEADER_BYTES:
+                raise CheckpointError(f"{file}: a header of {header:.1e} bytes; a checkpoint of ours has less than 1e7")
             with safe_open(file, "pt") as f:
-                with_shapes.update({key: (file, tuple(f.get_slice(key).get_shape())) for key in f.keys()})  # noqa: SIM118
+                for key in f.keys():  # noqa: SIM118
+                    tensor = f.get_slice(key)
+                    found[key] = tuple(tensor.get_shape())
+                    if (dtype := tensor.get_dtype()) not in DTYPES:
+                        raise CheckpointError(f"{file}: {key[:60]!r} is {dtype}, not one of {', '.join(DTYPES)}")
         if shapes is not None:
-            wrong = [k for k in shapes if k not in with_shapes or with_shapes[k][1] != tuple(shapes[k])]
-            wrong += [k for k in with_shapes if k not in shapes]
+            wrong = [k for k in shapes if k not in found or found[k] != tuple(shapes[k])]
+            wrong += [k for k in found if k not in shapes]
             if wrong:
                 raise CheckpointError(
                     f"{folder}: the weights do not fit config.json ({len(wrong)} tensors differ, first {wrong[0]!r}); "
@@ -214,13 +229,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{file} is not JSON: {error}; fetch the folder again") from error
     missing = {"network", "model", "spread", "levels", "window"} - set(config if isinstance(config, dict) else ())
-    if missing or config["network"] not in NETWORKS:
+    if missing or config["network"] not in list(NETWORKS):  # a list, because JSON holds things that cannot be hashed
         raise CheckpointError(
             f"{file} is not a videodiff checkpoint ("
             + (f"lacks {', '.join(sorted(missing))}" if missing else f"network {config['network']!r} is unknown")
             + f"); networks are {', '.join(NETWORKS)}"
         )
     return config
+
+
+def _former(folder: Path) -> Path:
+    """Where a folder lies while another takes its place: all there is if the process is killed between two renames."""
+    folder = folder.absolute()
+    return folder.with_name(f".{folder.name}.old") if folder.name else folder
 
 
 class Replacing:
@@ -231,21 +252,23 @@ class Replacing:
         self.part = folder.with_name(f".{folder.name}.part")
 
     def __enter__(self) -> Path:
-        old = self.folder.with_name(f".{self.folder.name}.old")
-        if old.exists() and not self.folder.exists():  # a former replacement was killed between its two renames
+        old = _former(self.folder)
+        if old.exists() and not self.folder.exists():
             old.rename(self.folder)
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir(parents=True)
         return self.part
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if kind is not None:
             shutil.rmtree(self.part, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise OutOfResources(f"could not write {self.folder}: {error}; free some disk space") from error
             return
         for file in self.part.iterdir():
             with open(file, "rb") as f:
                 os.fsync(f.fileno())
-        old = self.folder.with_name(f".{self.folder.name}.old")
+        old = _former(self.folder)
         shutil.rmtree(old, ignore_errors=True)
         if self.folder.exists():
             self.folder.rename(old)
