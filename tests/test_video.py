@@ -78,6 +78,10 @@ def test_a_span_from_the_middle_is_what_decoding_from_the_beginning_gives(clips,
             np.testing.assert_array_equal(span.frames, whole.frames[first : first + count][: len(span.frames)], name)
             assert len(span.frames) == min(count, n - first) or span.notes, (name, first, count)
             np.testing.assert_allclose(span.times, whole.times[first : first + len(span.frames)], atol=1e-6)
+        if whole.times[-1] > 3:  # a late start seeks, too
+            late = video.read(clips / name, start=2.5, end=2.9, short_side=32)
+            inside = [n for n, time in enumerate(whole.times) if 2.5 <= time < 2.9]
+            np.testing.assert_array_equal(late.frames, whole.frames[inside], name)
     assert len(list(tmp_path.glob("*.json"))) == len(names)
     again = video.Index(cache=tmp_path)
     assert again.table(clips / names[0]) == index.table(clips / names[0])
@@ -242,6 +246,7 @@ def test_animations_keep_their_times_and_folders_their_order(tmp_path):
 def test_a_single_picture_is_a_clip_of_one_frame(tmp_path, name):
     Image.fromarray(ramp(1)[0]).save(tmp_path / name)
     assert video.read(tmp_path / name).frames.shape == (1, 64, 96, 3)
+    assert len(video.read(tmp_path / name, fps=30).frames) == 1
 
 
 def test_a_change_of_size_in_mid_stream_is_fitted_and_said(tmp_path):

@@ -260,6 +260,10 @@ def test_hours_at_one_frame_a_second_are_refused(tmp_path):
     with pytest.raises(LimitExceeded, match="max_seconds"):
         video.read(path)
     assert len(video.read(path, end=5).frames) == 2
+    with pytest.raises(LimitExceeded, match="max_seconds"):
+        video.read(path, fps=25, num_frames=10**9)
+    with pytest.raises(LimitExceeded, match="max_frames"):  # a gap in the times does not become frames without end
+        list(video.stream(path, fps=25, limits=video.Limits(max_seconds=10**6, max_frames=1000), short_side=1))
 
 
 def test_one_pixel_is_a_clip(tmp_path):

@@ -73,6 +73,17 @@ def test_odd_sizes_are_padded_and_said(tmp_path):
     assert video.read(tmp_path / "a.mp4").frames.shape[1:3] == (34, 48)
 
 
+@pytest.mark.parametrize("fps", [0.5, 7.3, Fraction(24000, 1001), 60, 240])
+def test_any_rate_is_written(tmp_path, fps):
+    for name in ("a.mp4", "a.webm", "a.mkv", "a.gif"):
+        notes = video.write(tmp_path / name, noise(4), fps)
+        clip = video.read(tmp_path / name)
+        assert len(clip.frames) == 4
+        shown = min(fps, 50) if name == "a.gif" else fps
+        np.testing.assert_allclose(clip.times, np.arange(4) / float(shown), atol=0.01)
+        assert bool([note for note in notes if "GIF" in note]) == (shown != fps)
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_settings_travel_inside_the_file(tmp_path, name):
     text = 'é \U0001f600 <script>alert("x")</script> \u202e'

@@ -63,9 +63,21 @@ def geometry(request: Request) -> tuple[tuple[int, int] | None, int | None, int,
 def choose(timed: Timed, request: Request, rate: Fraction) -> Timed:
     """The (seconds, picture) pairs wanted: from start to end, at a new rate or every stride-th, at most so many."""
     start, end = request.start or 0.0, request.end if request.end is not None else float("inf")
+    timed = _counted(timed, start, end, request.limits)
     chosen = _resampled(timed, request.fps, start, end, rate) if request.fps else _between(timed, start, end)
     most = None if request.num_frames is None else request.num_frames * request.stride
     return islice(chosen, 0, most, request.stride)
+
+
+def _counted(timed: Timed, start: float, end: float, limits: Limits) -> Timed:
+    """The same pairs, as long as they stay within max_seconds: a header may promise less than comes."""
+    for time, picture in timed:
+        if min(time, end) - start > limits.max_seconds:
+            raise LimitExceeded(
+                f"the clip goes on beyond the limit max_seconds, {limits.max_seconds:g} s: "
+                "choose less with start and end, or raise the limit"
+            )
+        yield time, picture
 
 
 def _between(timed: Timed, start: float, end: float) -> Timed:
@@ -120,6 +132,10 @@ class Fitter:
             self.notes += [changed] if len(self.notes) < 5 else []
         self.upright = (height, width)
         self.made += 1
+        if self.made > limits.max_frames:
+            raise LimitExceeded(
+                f"over the limit max_frames, {limits.max_frames}: choose less with end or num_frames, or raise it"
+            )
         kept = min(self.made, self.request.last or self.made) * int(np.prod(self.placement.size)) * 3
         if self.request.keep and kept > limits.max_bytes:
             raise LimitExceeded(

@@ -162,7 +162,7 @@ def frames(request: Request) -> Iterator[ClipInfo | Frame | str]:
         check_size(name, stream.codec_context.width, stream.codec_context.height, limits)
         if not request.span:
             check_length(name, _info(container, stream, None), request)
-        seek, zero = (request.span[0], None) if request.span else _skip(container, stream, request)
+        seek, zero = (request.span[0], None) if request.span else _skip(request)
         notes: list[str] = []
         decoded = _decoded(container, stream, limits, seek, notes)
         first = next(decoded, None)
@@ -180,18 +180,17 @@ def frames(request: Request) -> Iterator[ClipInfo | Frame | str]:
         yield from notes
 
 
-def _skip(container, stream: av.VideoStream, request: Request) -> tuple[int | None, float | None]:
+def _skip(request: Request) -> tuple[int | None, float | None]:
     """Time stamp of the key frame before a late `start` and the seconds of the first frame, or None to read it all."""
     if (request.start or 0) < 2:
         return None, None
-    found, base = _packet_table(container, stream, request.limits), stream.time_base or Fraction(1, 1000)
+    with opened(request.path, request.limits) as (container, stream):
+        found, base = _packet_table(container, stream, request.limits), stream.time_base or Fraction(1, 1000)
     if found is None or not found[1]:
-        container.seek(0, stream=stream)
         return None, None
-    zero = found[0][0]
+    zero, keys = found[0][0], found[1]
     start = zero + int((request.start or 0) / base) - 1
-    key = max((k for k in found[1] if k <= start), default=found[1][0])
-    return key, float(zero * base)
+    return max((key for key in keys if key <= start), default=None), float(zero * base)
 
 
 def _timed(decoded: Iterator[av.VideoFrame], zero: float | None, fps: Fraction) -> Timed:

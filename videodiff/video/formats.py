@@ -51,13 +51,14 @@ class Film:
     ):
         import av
 
-        self.encoding, self.text, self.place, self.time_base = encoding, text, 0, 1 / fps
         self.notes: list[str] = []
+        if encoding.container == "gif" and fps > 50:
+            self.notes.append(f"GIF shows at most 50 frames a second; at {float(fps):g} it plays slower than it should")
+            fps = Fraction(50)
+        self.encoding, self.text, self.place, self.time_base = encoding, text, 0, 1 / fps
         self.odd = (height % 2, width % 2) if encoding.pixels == "yuv420p" else (0, 0)
         if any(self.odd):
             self.notes.append(f"{width}x{height} has an odd side: the last row or column was repeated to make it even")
-        if encoding.container == "gif" and fps > 50:
-            self.notes.append(f"GIF players show at most 50 frames a second; {float(fps):g} will look slower")
 
         self.file = Watched(opener(path, "w+b", buffering=0))
         self.output = av.open(

@@ -79,7 +79,7 @@ def frames(request: Request) -> Iterator[ClipInfo | Frame | str]:
     """First the facts, then each frame asked for at its final size; notes come in between as strings."""
     path, limits = request.path, request.limits
     info = probe(path, limits)
-    if info.container == "folder" and request.fps:  # they have no times of their own: fps gives them
+    if request.fps and (info.container == "folder" or info.duration is None):  # no times of their own: fps gives them
         info = replace(info, fps=request.fps, duration=(info.num_frames or 0) / float(request.fps))
     if not request.span:
         check_length(Path(path).name, info, request)

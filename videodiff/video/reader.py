@@ -67,8 +67,9 @@ def read(
             f"{'of the file' if request.end is None else f'{request.end:g} s'}"
             f"{'' if info.duration is None else f'; it is {info.duration:.2f} s long'}"
         )
-    pixels, times = np.stack([f.pixels for f in frames]), tuple(f.time for f in frames)
-    return Clip(pixels, request.fps or info.fps / request.stride, times, info, tuple(notes), os.fspath(path))
+    times = tuple(frame.time for frame in frames)
+    fps = request.fps or info.fps / request.stride
+    return Clip(_stacked(frames), fps, times, info, tuple(notes), os.fspath(path))
 
 
 def stream(path: Pathlike, *, limits: Limits = DEFAULT_LIMITS, trusted: bool = False, **wanted: Any) -> Iterator[Any]:
@@ -146,7 +147,7 @@ class Index:
         if not frames:
             raise UnreadableInput(f"{Path(path).name} is damaged before frame {first}; choose an earlier one")
         times = self.times(path)[first : first + len(frames)]
-        return Clip(np.stack([f.pixels for f in frames]), info.fps, times, info, tuple(notes), os.fspath(path))
+        return Clip(_stacked(frames), info.fps, times, info, tuple(notes), os.fspath(path))
 
     def table(self, path: Pathlike) -> Table:
         """When each frame is shown and where the key frames are."""
@@ -192,6 +193,14 @@ def _request(path: Pathlike, limits: Limits, keep: bool, **wanted: Any) -> Reque
     if request.fps is not None:
         request = replace(request, fps=request.fps.limit_denominator(100_000))
     return request
+
+
+def _stacked(frames: list[Frame]) -> np.ndarray:
+    """All pixels as one array; the list is emptied meanwhile, so that nothing is held twice."""
+    pixels = np.empty((len(frames), *frames[0].pixels.shape), np.uint8)
+    for place in reversed(range(len(frames))):
+        pixels[place] = frames.pop().pixels
+    return pixels
 
 
 def _collect(items: Iterator[Any]) -> tuple[ClipInfo, list[Frame], list[str]]:
