@@ -266,6 +266,36 @@ def test_hours_at_one_frame_a_second_are_refused(tmp_path):
         list(video.stream(path, fps=25, limits=video.Limits(max_seconds=10**6, max_frames=1000), short_side=1))
 
 
+def test_a_crowd_of_streams_is_no_trouble(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        for _ in range(126):  # as many as the muxer takes
+            stream = container.add_stream("ffv1", rate=10)
+            stream.width = stream.height = 16
+            stream.pix_fmt = "bgr0"
+        frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24").reformat(format="bgr0")
+        frame.pts = 0
+        for stream in container.streams.video:
+            container.mux(stream.encode(frame))
+    began = time.monotonic()
+    assert isinstance(attempt(tmp_path / "a.mkv"), video.Clip | UnreadableInput)
+    assert time.monotonic() - began < 5
+
+
+def test_an_edit_list_hides_frames_without_a_complaint(tmp_path):
+    path = film(tmp_path / "a.mp4", ramp(24), options={"g": "12", "bf": "0"})
+    data = bytearray(path.read_bytes())
+    place = data.find(b"elst") + 8 + 4 + 4  # after version and number of entries, and the duration of the first
+    rate = 25 * 512
+    assert int.from_bytes(data[place : place + 4]) == 0  # begins at the beginning, in units of 1 / 12800 s
+    data[place : place + 4] = (rate // 5).to_bytes(4)  # now 0.2 s later
+    path.write_bytes(data)
+    clip = video.read(path)
+    assert clip.notes == ()
+    assert len(clip.frames) == 19
+    span = video.Index().span(path, 10, 3)
+    np.testing.assert_array_equal(span.frames, clip.frames[10:13])
+
+
 def test_one_pixel_is_a_clip(tmp_path):
     path = film(tmp_path / "a.mkv", np.full((3, 1, 1, 3), 77, np.uint8), "ffv1", "bgr0")
     assert (video.read(path).frames == 77).all()

@@ -140,9 +140,10 @@ def _packet_table(container, stream: av.VideoStream, limits: Limits) -> tuple[li
     mp4_or_mkv = "mp4" in container.format.name or "matroska" in container.format.name
     if not mp4_or_mkv or stream.codec_context.name not in HONEST or _has_alpha(stream):
         return None
-    shown, keys = [], []
+    shown, keys, hidden = [], [], 0
     try:
         for packet in container.demux(stream):
+            hidden += packet.is_discard
             if packet.size and not packet.is_discard:
                 shown.append(packet.pts)
                 keys += [packet.pts] if packet.is_keyframe else []
@@ -150,7 +151,7 @@ def _packet_table(container, stream: av.VideoStream, limits: Limits) -> tuple[li
                 raise LimitExceeded(f"over {10 * limits.max_frames} packets, ten times the limit max_frames; cut it")
     except DAMAGE:
         return None
-    if None in shown or len(set(shown)) < len(shown) or stream.frames not in (0, len(shown)):
+    if None in shown or len(set(shown)) < len(shown) or stream.frames not in (0, len(shown) + hidden):
         return None
     return sorted(shown), sorted(keys)
 
@@ -159,7 +160,6 @@ def frames(request: Request) -> Iterator[ClipInfo | Frame | str]:
     """First the facts, then each frame asked for, upright and at its final size; notes come in between as strings."""
     limits, name = request.limits, Path(request.path).name
     with opened(request.path, limits) as (container, stream):
-        check_size(name, stream.codec_context.width, stream.codec_context.height, limits)
         if not request.span:
             check_length(name, _info(container, stream, None), request)
         seek, zero = (request.span[0], None) if request.span else _skip(request)
@@ -207,12 +207,13 @@ def _timed(decoded: Iterator[av.VideoFrame], zero: float | None, fps: Fraction) 
 def _decoded(container, stream, limits: Limits, seek: int | None, notes: list[str]) -> Iterator[av.VideoFrame]:
     """Frames in order of showing until the file ends or turns out damaged, which is noted if anything came before."""
     name = Path(container.name).name if container.name else "the file"
-    codec, seen = _codec(stream), 0
+    codec, seen, hidden = _codec(stream), 0, 0
     if seek is not None:
         container.seek(seek, stream=stream, backward=True)
     weave = None
     try:
         for packet in container.demux(stream):
+            hidden += packet.is_discard  # cut away by the edit list of an MP4
             for frame in codec.decode(packet):
                 seen += 1
                 if container.format.name == "avi":  # it stores no times of showing, and FFmpeg's guess is out of order
@@ -230,8 +231,9 @@ def _decoded(container, stream, limits: Limits, seek: int | None, notes: list[st
             raise UnreadableInput(f"{name} is damaged: no frame can be decoded ({_reason(error)})") from None
         notes.append(f"decoded {seen} frames, then the data were damaged ({_reason(error)})")
         return
-    if seek is None and stream.frames and 0 < seen < stream.frames:
-        notes.append(f"decoded {seen} frames of the {stream.frames} the file announces; the rest is missing")
+    promised = stream.frames - hidden
+    if seek is None and 0 < seen < promised:
+        notes.append(f"decoded {seen} frames of the {promised} the file announces; the rest is missing")
 
 
 def _codec(stream: av.VideoStream) -> Any:

@@ -141,7 +141,12 @@ class Index:
         if seek is not None and seek > found.pts[0]:
             attempts.insert(0, (seek, wanted, first, len(wanted)))
         for span in attempts:
-            info, frames, notes = _collect(guard.perform(replace(request, span=span), self.trusted))
+            try:
+                info, frames, notes = _collect(guard.perform(replace(request, span=span), self.trusted))
+            except UnreadableInput:
+                if span is attempts[-1]:
+                    raise
+                continue  # the file cannot be entered there; from its beginning it may
             if len(frames) == len(wanted) and INTERLACED not in notes:
                 break
         if not frames:
