@@ -13,3 +13,32 @@ def shared() -> Path:
     if not (root / "vectors").is_dir():
         pytest.skip(f"reference data not found at {root}; set VIDEODIFF_SHARED to its folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder of a few kilobytes: the native network, colour, untrained but not silent."""
+    import torch
+
+    from videodiff import checkpoint
+    from videodiff.centred import Spread
+    from videodiff.checkpoint import Levels, Window
+    from videodiff.models.unet import Config, build
+
+    torch.manual_seed(0)
+    config = Config(widths=(16, 16), spatial_attention=(1,), head_width=16, embedding=16)
+    net = build(config)
+    for p in net.parameters():
+        if not p.any():  # zero-initialised outputs would hide a wrong path
+            torch.nn.init.normal_(p, std=0.02)
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    checkpoint.save(folder, "unet", config, net.state_dict(), Spread(), Levels(), Window(frames=8, side=16), {})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Tests share the machine's cores."""
+    import torch
+
+    torch.set_num_threads(1)

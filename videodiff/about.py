@@ -7,6 +7,7 @@ from typing import Any
 
 from videodiff import __version__, checkpoint, video
 from videodiff.errors import CheckpointError, UserError
+from videodiff.video.codecs import codecs
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -71,7 +72,6 @@ def catalogue(what: str) -> dict[str, Any]:
 
 def doctor() -> dict[str, Any]:
     """Facts about this machine, each by a real call, with what to do where something is amiss."""
-    import av
     import torch
 
     from videodiff.compute import fast_bfloat16, pick_device
@@ -92,8 +92,7 @@ def doctor() -> dict[str, Any]:
         "bfloat16": "fast" if fast_bfloat16(device) else "slow here, float32 is used",
         "threads": torch.get_num_threads(),
         "attention": {"sdpa": "works", "xformers": xformers},
-        "pyav": av.__version__,
-        "encoders": ", ".join(c for c in ("libx264", "libvpx-vp9", "ffv1") if c in av.codecs_available),
+        "video": codecs(),
         "checkpoints": ", ".join(checkpoint.names()) or "none: clone the repository whole, or give --checkpoint a folder",
         "disk free here": f"{free / 1e9:.1f} GB" + ("" if free > 2e9 else " (little: free some)"),
     }

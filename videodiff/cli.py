@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -33,6 +33,9 @@ from videodiff.settings import (
     load,
     validate,
 )
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 STOPPED = 130
 REQUESTS: dict[str, type[Settings]] = {
@@ -82,8 +85,9 @@ def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
             inspect.Parameter(
                 field,
                 inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if about.is_required() else about.default,
-                annotation=Annotated[_plain(about.annotation), Parameter(help=about.description or "", negative=())],
+                # A required field is optional here: --from may bring it, and pydantic has the last word.
+                default=None if about.is_required() else about.default,
+                annotation=Annotated[_plain(about), Parameter(help=about.description or "", negative=())],
             )
         )
     extra = TRAIN_EXTRA if kind is Train else {}
@@ -96,7 +100,7 @@ def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
                 annotation=Annotated[annotation, Parameter(name="--" + field.strip("_").replace("_", "-"), help=about_extra, negative=())],
             )
         )
-    signature.sort(key=lambda p: (p.kind, p.default is not inspect.Parameter.empty))
+    signature.sort(key=lambda p: p.kind)
     run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     return run
 
@@ -115,11 +119,12 @@ TRAIN_EXTRA: dict[str, tuple[Any, str]] = {
 }
 
 
-def _plain(annotation: Any) -> Any:
-    """An annotation without pydantic's constraints, which pydantic itself will check."""
+def _plain(about: "FieldInfo") -> Any:
+    """A field's type without pydantic's constraints, which pydantic itself will check."""
+    annotation = about.annotation
     if hasattr(annotation, "__metadata__"):
-        return get_args(annotation)[0]
-    return annotation
+        annotation = get_args(annotation)[0]
+    return annotation | None if about.is_required() else annotation
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -132,7 +137,7 @@ def perform(kind: type[Settings], given: dict[str, Any]) -> None:
     values = {**(_former(source, kind) if source else {}), **given}
     if kind is Train:
         values = _train_values(values)
-    settings = validate(kind, values, where="videodiff")
+    settings = validate(kind, values, where=str(kind.model_fields["kind"].default))
     from videodiff import service
 
     printer = print_lines if as_lines else print_pretty

@@ -6,7 +6,7 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,16 +19,16 @@ from videodiff.checkpoint import Bundle
 from videodiff.compute import pick_device, pick_precision
 from videodiff.conditioning import clamp, classifier_free, put_known
 from videodiff.conditioning import replace as put_noised
-from videodiff.errors import LimitExceeded
+from videodiff.errors import LimitExceeded, UserError
 from videodiff.events import Progress
 from videodiff.models.attention import check_xformers
 from videodiff.noise import SCHEDULES, NoiseSource
 from videodiff.planner import Timeline, Window, windows
-from videodiff.sampling import Plan, Step, make_plan, sample, sampler
+from videodiff.sampling import Before, Plan, Step, make_plan, sample, sampler
 from videodiff.settings import Sampling
 from videodiff.spool import Spool
 from videodiff.tasks.layout import Layout, Shape
-from videodiff.types import Canvas
+from videodiff.types import Canvas, Denoise
 from videodiff.video import jpeg
 
 PREVIEW_SECONDS = 0.5
@@ -66,36 +66,59 @@ def open_model(settings: Sampling) -> Model:
     return Model(bundle, CentredDenoiser(net, bundle.spread, settings.attention), device, precision)
 
 
-def make_levels(model: Model, canvas: Canvas, settings: Sampling) -> Plan:
-    """The walk of levels for a canvas: from a multiple of the guess's largest spread down to the smallest level."""
-    levels = model.bundle.levels
-    free = settings.conditioning != "concat" or settings.guidance != 1
-    top = model.bundle.spread.unknown if free else float(guess(canvas, model.bundle.spread).sd.max())
+def make_levels(model: Model, settings: Sampling) -> Plan:
+    """The walk of levels, in units of a clip's own largest spread, from the first to the last the network knows."""
+    levels, spread = model.bundle.levels, model.bundle.spread
     schedule = SCHEDULES["cosine"]() if settings.walk in ("uniform_t", "quadratic_t") else None
-    return make_plan(settings.walk, levels.max_ratio * max(top, levels.min), levels.min, settings.steps, schedule)
+    return make_plan(settings.walk, levels.max_ratio, levels.min / spread.unknown, settings.steps, schedule)
 
 
 def fill_canvas(model: Model, canvas: Canvas, settings: Sampling, noise: NoiseSource) -> Iterator[Step]:
-    """Steps of sampling one canvas [b t c h w]; the last one's z is the answer, its known pixels as given bit for bit."""
+    """Steps of sampling one canvas [b t c h w]; the last one's z is the answer, its known pixels as given bit for bit.
+
+    Each clip walks the same plan in units of the largest spread of its own guess, `unit` [b]: dz/ds = (z - D) / s does
+    not change when z and s are scaled together, and so no clip's levels depend on its neighbours in the batch.
+    """
+    if settings.guidance != 1 and settings.conditioning != "concat":
+        raise UserError(f"--guidance needs --conditioning concat; {settings.conditioning!r} has no two answers to mix")
     canvas = canvas.to(model.device)
-    plan = make_levels(model, canvas, settings)
-    nothing = Canvas(canvas.frames, torch.zeros_like(canvas.known), canvas.index)
-    base, before = guess(canvas, model.bundle.spread).base, None
+    g = guess(canvas, model.bundle.spread)
+    if settings.guidance != 1 or settings.conditioning != "concat":
+        unit = torch.full((len(g.sd),), model.bundle.spread.unknown, device=model.device)
+    else:
+        unit = g.sd.amax((1, 2, 3, 4)).clamp(min=model.bundle.levels.min)
+    scale = unit[:, None, None, None, None]
+
+    denoise, before = _conditioned(model, canvas, settings)
+
+    def scaled(z: Tensor, s: Tensor) -> Tensor:
+        return denoise(z * scale, s * unit) / scale
+
+    def scaled_before(z: Tensor, s: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+        assert before is not None
+        return before(z * scale, s * unit, draw) / scale
+
+    plan = make_levels(model, settings)
+    z = g.base / scale + plan.levels[0] * noise.draw(canvas.frames.shape[1:], kind="start").to(model.device)
+    for step in sample(scaled, z, plan, sampler(settings.sampler), noise, before and scaled_before):
+        x0, z = step.x0 * scale, step.z * scale
+        yield replace(step, x0=x0, z=put_known(z, canvas) if step.s == 0 else z)
+
+
+def _conditioned(model: Model, canvas: Canvas, settings: Sampling) -> tuple[Denoise, Before | None]:
+    """The denoiser that knows what the canvas gives, and what is to be done before each evaluation."""
     if settings.conditioning == "concat":
         denoise = model.denoiser.bind(canvas)
-        if settings.guidance != 1:
-            denoise = classifier_free(denoise, model.denoiser.bind(nothing), settings.guidance)
-    else:
-        denoise = model.denoiser.bind(nothing)
-        if settings.conditioning == "clamp":
-            denoise = clamp(denoise, canvas)
-        else:
-            before = put_noised(canvas)
-    z = base + plan.levels[0] * noise.draw(canvas.frames.shape[1:], kind="start").to(model.device)
-    for step in sample(denoise, z, plan, sampler(settings.sampler), noise, before):
-        if step.s == 0:
-            step = replace(step, z=put_known(step.z, canvas))
-        yield step
+        if settings.guidance == 1:
+            return denoise, None
+        return classifier_free(denoise, model.denoiser.bind(_blank(canvas)), settings.guidance), None
+    denoise = model.denoiser.bind(_blank(canvas))
+    return (clamp(denoise, canvas), None) if settings.conditioning == "clamp" else (denoise, put_noised(canvas))
+
+
+def _blank(canvas: Canvas) -> Canvas:
+    """The canvas with nothing known."""
+    return replace(canvas, known=torch.zeros_like(canvas.known))
 
 
 def fill(model: Model, layout: Layout, settings: Sampling, previews: bool = False) -> Iterator[Progress]:

@@ -302,6 +302,8 @@ def first_problem(problem: ValidationError) -> str:
     first = problem.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{name} is needed; see --help"
     if not name:
         return message
     return f"{name}: {message[0].lower()}{message[1:]} (given {str(first['input'])[:80]!r})"
