@@ -153,6 +153,15 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, name, error):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["a", "a.mp4"])
+def test_a_folder_with_other_files_is_never_overwritten(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "diary.txt").write_text("dear")
+    with pytest.raises(UserError, match="other files"):
+        video.write(tmp_path / name, noise(1), 10, overwrite=True)
+    assert (tmp_path / name / "diary.txt").read_text() == "dear"
+
+
 def test_wrong_requests_are_told(tmp_path):
     for path, word in [("a.xyz", "choose"), ("missing/a.mp4", "does not exist")]:
         with pytest.raises(UserError, match=word):
@@ -246,6 +255,8 @@ def test_a_sidecar_lies_beside_the_output(tmp_path):
     assert path == tmp_path / "a.mp4.json"
     assert json.loads(path.read_text()) == {"seed": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4.json"]
+    with pytest.raises(UserError, match="could not be written"):
+        video.write_sidecar(tmp_path / "missing" / "a.mp4", {})
 
 
 def test_sheets_and_previews_are_pictures(tmp_path):

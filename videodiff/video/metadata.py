@@ -4,6 +4,7 @@ Where it lies: a custom tag of MP4, MKV and WebM (beside a readable copy in `com
 chunk of the first PNG of a folder. `write_sidecar` puts the same beside the file.
 """
 
+import errno
 import json
 import math
 import os
@@ -97,6 +98,13 @@ def _clean(value: Any) -> Any:
     return value
 
 
+def unwritable(path: Path, error: OSError) -> UserError:
+    """The error to show when `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutOfResources(f"the disk is full: {path.name} could not be written; free some space and try again")
+    return UserError(f"{path} could not be written: {error.strerror or error}; choose another place")
+
+
 def write_sidecar(path: str | os.PathLike, metadata: dict[str, Any]) -> Path:
     """Writes the settings to `<path>.json`, whole or not at all, and returns its path."""
     target = Path(f"{str(path).rstrip('/')}.json")
@@ -108,7 +116,7 @@ def write_sidecar(path: str | os.PathLike, metadata: dict[str, Any]) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise OutOfResources(f"{target} could not be written: {error.strerror}; free some space") from error
+        raise unwritable(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     return target

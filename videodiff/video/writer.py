@@ -5,7 +5,6 @@ renamed; whatever happens before that leaves an older file as it was. The settin
 the key `videodiff` as JSON (`metadata.py`).
 """
 
-import errno
 import glob
 import os
 import re
@@ -17,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from videodiff.errors import OutOfResources, UserError
+from videodiff.errors import UserError
 from videodiff.video.formats import ENCODINGS, Film, Folder, Opener
-from videodiff.video.metadata import as_text
+from videodiff.video.metadata import as_text, unwritable
 
 Pathlike = str | os.PathLike
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Writer:
@@ -76,7 +74,7 @@ class Writer:
                 self.format = self._begin(*self.shape)
             self.format.add(np.ascontiguousarray(np.broadcast_to(frame, (*self.shape, 3))))
         except OSError as error:
-            raise self._explained(error) from error
+            raise unwritable(self.path, error) from error
         self.num_frames += 1
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -88,7 +86,7 @@ class Writer:
                 self._refuse_existing()
                 self._rename()
         except OSError as error:
-            raise self._explained(error) from error
+            raise unwritable(self.path, error) from error
         finally:
             if self.format is not None:
                 self.format.abandon()
@@ -105,13 +103,15 @@ class Writer:
     def _refuse_existing(self) -> None:
         if self.path.exists() and not self.overwrite:
             raise UserError(f"{self.path} exists; choose another name, or allow it to be replaced with --overwrite")
+        if self.path.is_dir() and not (self.suffix == "" and all(_ours(p) for p in self.path.iterdir())):
+            raise UserError(
+                f"{self.path} is a folder that holds other files, which are not overwritten; choose another name"
+            )
 
     def _rename(self) -> None:
         """Puts the complete file in its place; a folder makes way for a folder, after which the old one is removed."""
         old = self.temporary.with_name(self.temporary.name + ".old")
         if self.path.is_dir():
-            if self.suffix:
-                raise UserError(f"{self.path} is a folder; choose another name")
             os.replace(self.path, old)
         os.replace(self.temporary, self.path)
         _remove(old)
@@ -121,11 +121,6 @@ class Writer:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-
-    def _explained(self, error: OSError) -> UserError:
-        if error.errno in FULL:
-            return OutOfResources(f"the disk is full: {self.path.name} could not be written; free some space")
-        return UserError(f"{self.path} could not be written: {error.strerror or error}; choose another place")
 
 
 def write(
@@ -140,6 +135,11 @@ def write(
         for frame in frames:
             writer.add(frame)
     return tuple(writer.notes)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is a picture as `formats.Folder` names them."""
+    return re.fullmatch(r"\d{5,}\.png", path.name) is not None
 
 
 def _remove(path: Path) -> None:
