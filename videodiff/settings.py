@@ -180,12 +180,13 @@ class Evaluate(Sampling):
 
     kind: Literal["evaluate"] = "evaluate"
     data: tuple[Path, ...] = Field(description="real-v1: folders of clips; mcvd-digits: the folder of the MNIST files.")
+    seed: int | None = Field(0, ge=0, lt=2**63, description="Same seed, same figures.")
     protocol: Literal["real-v1", "mcvd-digits"] = Field("real-v1", description="What is asked and how it is judged.")
     clips: int | None = Field(None, ge=1, description="At most this many clips of each folder.")
-    samples: int = Field(4, ge=1, le=100, description="Samples of each clip.")
+    samples: int = Field(4, ge=1, le=100, description="Samples of each window; MCVD takes 10.")
     report: Path | None = Field(None, description="Write all figures to this JSON file.")
     sheet: Path | None = Field(None, description="Write contact sheets into this folder.")
-    overwrite: bool = Field(False, description="Replace an existing report.")
+    overwrite: bool = Field(False, description="Replace an existing report and sheets.")
 
 
 TASKS: dict[str, type[Task]] = {"predict": Predict, "interpolate": Interpolate, "infill": Infill, "generate": Generate}

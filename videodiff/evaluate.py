@@ -1,0 +1,499 @@
+"""Measuring a checkpoint: clips it has not seen, named protocols, baselines in the same run, intervals by clip.
+
+    for event in evaluate(settings): ...     # Progress, Note, a Metric per set and task, Saved; returns the report
+    print(as_table(report))                  # markdown, for a model card
+
+A protocol says which windows are taken of which clips, what is asked of each (the questions) and which PSNR counts.
+Every figure is the mean over clips of the mean over a clip's windows, of 8-bit frames: the wanted ones for PSNR and
+SSIM, all from the last known one on for motion. Noise is keyed by seed, set, clip, window and sample, so a figure
+does not depend on what else is measured.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videodiff import __version__, baselines, video
+from videodiff.baselines import BASELINES
+from videodiff.datasets.moving_mnist import load_images, test_clip
+from videodiff.errors import UnreadableInput, UserError
+from videodiff.events import Event, Metric, Note, Progress, Saved
+from videodiff.metrics import motion, psnr, ssim
+from videodiff.metrics.interval import bootstrap
+from videodiff.metrics.pixels import grey
+from videodiff.noise import NoiseSource
+from videodiff.pipeline import Model, fill_canvas, open_model, to_pixels
+from videodiff.planner import windows
+from videodiff.settings import Evaluate
+from videodiff.types import Canvas
+
+Figures = dict[str, float]
+Scores = dict[str, Figures]
+"""Figures by who made the frames: `single` (mean over the samples), `best`, `mean_of_samples`, and the baselines."""
+
+BATCH = 16
+"""Samples of one window that go through the network at once."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Protocols
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a window: its first `length` frames, of which those at `known` are given."""
+
+    kind: str  # a row of baselines.FOR
+    length: int
+    known: tuple[int, ...]
+    rivals: tuple[str, ...]  # the baselines that matter most
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        return tuple(place for place in range(self.length) if place not in self.known)
+
+
+Clips = dict[str, Callable[[Model], list[np.ndarray]]]
+"""By name, what reads the windows of a clip, uint8 [t h w c] each, at the size and in the colours of a network."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which clips, what is asked of each window, and how it is judged."""
+
+    clips: Callable[[Evaluate], dict[str, Clips]]  # by set
+    questions: dict[str, Question]
+    psnr: str  # the figure of metrics.psnr that counts
+    binary: bool = False  # SSIM of black and white frames
+
+
+PAST, BLEND = ("last_frame", "mean_of_past"), ("linear_blend",)
+
+WINDOW, PER_CLIP = 16, 4  # frames; windows
+SIDE, MULTIPLE = 64, 8  # pixels
+FAST = 24  # frames a second: from here on neighbours differ so little that every 2nd frame is taken
+DIGIT_CLIPS = 256
+
+
+def real_clips(settings: Evaluate) -> dict[str, Clips]:
+    """Sets of film: each folder of clips, its `test` folder if it has one, or all sets with one in a folder."""
+    sets: dict[str, Clips] = {}
+    for given in settings.data:
+        if not given.is_dir():
+            raise UserError(f"{given} is not a folder; give folders of clips, or of sets that have a test folder")
+        folders = [given] if films(given) else [f / "test" for f in (given, *sorted(given.iterdir()))]
+        found = {folder: films(folder) for folder in folders if folder.is_dir()}
+        if not any(found.values()):
+            raise UserError(f"no clips in {given}, in {given / 'test'}, or in the test folders of the sets in it")
+        for folder, files in found.items():
+            if files:
+                path = folder.resolve()
+                name = path.parent.name if path.name == "test" else path.name
+                if name in sets:
+                    raise UserError(f"two sets are named {name!r}; evaluate them one by one")
+                sets[name] = {file.name: partial(film_windows, file) for file in files[: settings.clips]}
+    return sets
+
+
+def films(folder: Path) -> list[Path]:
+    """The clips that lie in a folder, by name."""
+    kinds = (*video.VIDEO, ".gif", ".webp")
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in kinds and f.is_file())
+
+
+def film_windows(file: Path, model: Model) -> list[np.ndarray]:
+    """Evenly spaced windows of a film, its short side 64 pixels, every 2nd frame of fast ones."""
+    stride = 2 if video.probe(file).fps >= FAST else 1
+    multiple = math.lcm(MULTIPLE, model.bundle.model.multiple)
+    frames = video.read(file, short_side=SIDE, multiple=multiple, fit="crop", stride=stride).frames
+    starts = window_starts(len(frames), WINDOW, PER_CLIP)
+    if not starts:
+        raise UnreadableInput(f"{file.name} has {len(frames)} frames (every {stride}. taken); {WINDOW} are needed")
+    return [in_channels(frames[start : start + WINDOW], model.bundle.channels) for start in starts]
+
+
+def window_starts(num_frames: int, length: int, count: int) -> list[int]:
+    """Where `count` evenly spaced windows begin, the first at the start and the last at the end; fewer if they meet."""
+    if num_frames < length:
+        return []
+    return sorted({round(start) for start in np.linspace(0, num_frames - length, count)})
+
+
+def digit_clips(settings: Evaluate) -> dict[str, Clips]:
+    """The test clips of stochastic Moving MNIST, which are the same everywhere."""
+    if len(settings.data) != 1:
+        raise UserError("mcvd-digits takes one folder, that of the MNIST files")
+    images = load_images(settings.data[0], "test")
+
+    def read(i: int, model: Model) -> list[np.ndarray]:
+        return [in_channels(to_pixels(test_clip(images, i, 15)), model.bundle.channels)]
+
+    return {"digits": {str(i): partial(read, i) for i in range(min(settings.clips or DIGIT_CLIPS, DIGIT_CLIPS))}}
+
+
+def in_channels(frames: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [t h w c] with as many channels as a network takes."""
+    if frames.shape[3] == channels:
+        return frames
+    return np.repeat(grey(frames)[..., None], channels, axis=3)
+
+
+PROTOCOLS = {
+    "real-v1": Protocol(
+        real_clips,
+        {
+            "prediction": Question("prediction", 16, tuple(range(8)), PAST),
+            "interpolation_2x": Question("interpolation", 15, tuple(range(0, 15, 2)), BLEND),
+            "interpolation_4x": Question("interpolation", 13, tuple(range(0, 13, 4)), BLEND),
+        },
+        psnr="psnr",
+    ),
+    # Voleti et al. 2022 (MCVD): 5 -> 10, 10 samples of each clip (--samples 10), the best by each metric.
+    "mcvd-digits": Protocol(
+        digit_clips, {"prediction": Question("prediction", 15, tuple(range(5)), PAST)}, psnr="psnr_clip", binary=True
+    ),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The story
+
+
+def evaluate(settings: Evaluate) -> Generator[Event, None, dict[str, Any]]:
+    """Measure a checkpoint; returns the report. Close it to stop: then nothing is written but finished sheets."""
+    # What is missing is said before the work is done, not after.
+    ssim.check()
+    baselines.check()
+    protocol = PROTOCOLS[settings.protocol]
+    sets = protocol.clips(settings)
+    sheets = {
+        (name, task): settings.sheet / f"{name}.{task}.png"
+        for name in sets
+        for task in protocol.questions
+        if settings.sheet is not None
+    }
+    outputs = [*sheets.values(), *([settings.report] if settings.report else [])]
+    for file in outputs:
+        if file.exists() and not settings.overwrite:
+            raise UserError(f"{file} exists; choose another name, or allow it to be replaced with --overwrite")
+    model = open_model(settings)
+    for file in outputs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if settings.average > 1:
+        yield Note("--average is not used: single samples and the mean of all are both measured")
+
+    began, done, total = time.monotonic(), 0, sum(map(len, sets.values()))
+    report: dict[str, Any] = {**describe(model, settings), "sets": {}}
+    for name, clips in sets.items():
+        # Answer every question on every window
+        scores: dict[str, dict[str, list[Scores]]] = {task: {} for task in protocol.questions}
+        skipped: dict[str, str] = {}
+        size = (0, 0)
+        for clip, read in clips.items():
+            yield Progress(done, total, "clips")
+            try:
+                cut = read(model)
+            except UnreadableInput as error:
+                skipped[clip] = str(error)
+                yield Note(f"skipped in {name}: {error}")
+                cut = []
+            for number, window in enumerate(cut):
+                for task, question in protocol.questions.items():
+                    frames = window[: question.length]
+                    seeds = [noise_key(settings.seed, name, clip, number, i) for i in range(settings.samples)]
+                    parts = []
+                    for part in answer(model, frames, question, settings, seeds):
+                        parts.append(part)
+                        yield Progress(done, total, "clips")
+                    samples = np.concatenate(parts)
+                    mean = to_bytes(samples.mean(axis=0))
+                    scores[task].setdefault(clip, []).append(judge(frames, question, samples, mean, protocol.binary))
+                    if (sheet := sheets.pop((name, task), None)) is not None:
+                        replace_file(sheet, draw(frames, question, samples[0], mean))
+                        yield Saved(str(sheet), "sheet")
+                size = window.shape[1:3]
+            done += 1
+        yield Progress(done, total, "clips")
+
+        # Sum up the set
+        if not scores[next(iter(scores))]:
+            yield Note(f"nothing measured in {name}: all of its clips were skipped")
+            continue
+        tasks = {task: sum_up(by_clip) for task, by_clip in scores.items()}
+        report["sets"][name] = {"height": size[0], "width": size[1], "skipped": skipped, "tasks": tasks}
+        for task, result in tasks.items():
+            values = headline(result, protocol.psnr, protocol.questions[task].rivals)
+            yield Metric(result["clips"], {k: v for k, v in values.items() if math.isfinite(v)}, f"{name} {task}")
+    if not report["sets"]:
+        raise UnreadableInput("no clip could be measured; the notes say why")
+    report["seconds"] = round(time.monotonic() - began, 1)
+    if settings.report:
+        replace_file(settings.report, json.dumps(rounded(report), indent=1, allow_nan=False).encode() + b"\n")
+        yield Saved(str(settings.report), "report")
+    return rounded(report)
+
+
+def describe(model: Model, settings: Evaluate) -> dict[str, Any]:
+    """Everything that makes the figures again."""
+    packages = ("torch", "numpy", "scikit-image", "opencv-python-headless")
+    return {
+        "protocol": settings.protocol,
+        "samples": settings.samples,
+        "psnr": PROTOCOLS[settings.protocol].psnr,
+        "settings": settings.as_json(),
+        "checkpoint": {"name": model.bundle.name, "digest": model.bundle.digest},
+        "device": model.device.type,
+        "precision": str(model.precision).removeprefix("torch."),
+        "versions": {"videodiff": __version__, "python": platform.python_version(), **installed(packages)},
+    }
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of packages, as far as they are known by these names."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except ModuleNotFoundError:  # OpenCV comes under several names
+            continue
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One window
+
+
+def answer(
+    model: Model, frames: np.ndarray, question: Question, settings: Evaluate, seeds: Sequence[int]
+) -> Iterator[np.ndarray]:
+    """The wanted frames, uint8 [samples wanted h w c], some samples at a time.
+
+    Samples of one window share a batch; windows do not, because the levels walked depend on a batch's largest spread.
+    """
+    size = model.shape(settings.window).window
+    for first in range(0, len(seeds), BATCH):
+        some = tuple(seeds[first : first + BATCH])
+        filled = np.repeat(frames[None], len(some), axis=0)
+        filled[:, question.wanted] = 0
+        for number, window in enumerate(windows(question.known, question.wanted, size)):
+            places = sorted((*window.observed, *window.new))
+            part = as_tensor(filled[:, places])
+            known = torch.tensor([place in window.observed for place in places])
+            canvas = Canvas(
+                part,
+                known[None, :, None, None, None].expand(len(part), -1, 1, *part.shape[3:]),
+                torch.tensor(places)[None].expand(len(part), -1) - places[0],
+            )
+            *_, last = fill_canvas(model, canvas, settings, NoiseSource(some, number))
+            for b, z in enumerate(last.z):
+                filled[b, window.new] = to_pixels(z)[[places.index(place) for place in window.new]]
+        yield filled[:, question.wanted]
+
+
+def noise_key(*parts: object) -> int:
+    """A seed for one sample of one window."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "big")
+
+
+def judge(
+    frames: np.ndarray, question: Question, samples: np.ndarray, mean: np.ndarray, binary: bool = False
+) -> Scores:
+    """The figures of samples uint8 [n wanted h w c], of their mean, and of the baselines, against frames [t h w c]."""
+    score = partial(compare, frames, question, binary=binary)
+    each = [score(sample) for sample in samples]
+    best = {name: max(figures[name] for figures in each) for name in ("psnr", "psnr_clip", "ssim")}
+    made = {
+        name: score(BASELINES[name](frames, question.known, question.wanted)) for name in baselines.FOR[question.kind]
+    }
+    return {"single": average(each), "best": best, "mean_of_samples": score(mean), **made}
+
+
+def compare(frames: np.ndarray, question: Question, result: np.ndarray, binary: bool = False) -> Figures:
+    """All figures of the wanted frames `result`."""
+    truth = frames[list(question.wanted)]
+    whole = put_in(frames, question, result)
+    first = max(question.wanted[0] - 1, 0)  # the last known frame before
+    return {
+        **psnr.compute(truth, result),
+        **ssim.compute(truth, result, binary),
+        **motion.compute(frames[first:], whole[first:]),
+    }
+
+
+def put_in(frames: np.ndarray, question: Question, result: np.ndarray) -> np.ndarray:
+    """The window with `result` at the wanted places."""
+    whole = frames.copy()
+    whole[list(question.wanted)] = result
+    return whole
+
+
+def draw(frames: np.ndarray, question: Question, sample: np.ndarray, mean: np.ndarray) -> bytes:
+    """A contact sheet: truth, the first rival, one sample, the mean of samples, in rows."""
+    rival = question.rivals[0]
+    guess = BASELINES[rival](frames, question.known, question.wanted)
+    rows = {"truth": None, rival: guess, "sample": sample, "mean": mean}
+    pictures = [frames if result is None else put_in(frames, question, result) for result in rows.values()]
+    labels = [
+        f"{row.replace('_', ' ')}" if place == 0 else f"{place}" + ("" if place in question.known else " new")
+        for row in rows
+        for place in range(len(frames))
+    ]
+    return video.contact_sheet(np.concatenate(pictures), len(frames), labels)
+
+
+def as_tensor(frames: np.ndarray) -> Tensor:
+    """uint8 [b t h w c] as float32 [b t c h w] in [-1, 1]."""
+    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+
+
+def to_bytes(frames: np.ndarray) -> np.ndarray:
+    return np.round(frames).clip(0, 255).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Many windows
+
+
+def average(figures: Sequence[Figures]) -> Figures:
+    """The mean of each figure; of the motion ratio, the ratio of the means."""
+    means = {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
+    if "motion" in means:
+        means["motion"] = means["motion_result"] / (means["motion_truth"] or math.nan)
+    return means
+
+
+def sum_up(by_clip: Mapping[str, Sequence[Scores]]) -> dict[str, Any]:
+    """A set's figures for one task: means over clips, intervals, and differences to the baselines pair by pair."""
+    clips = {
+        clip: {who: average([scores[who] for scores in found]) for who in found[0]} for clip, found in by_clip.items()
+    }
+    everyone = list(next(iter(clips.values())))
+    names = ("psnr", "psnr_clip", "ssim")
+
+    def column(who: str, name: str) -> np.ndarray:
+        return np.array([clip[who][name] for clip in clips.values()])
+
+    rivals = [who for who in everyone if who in BASELINES]
+    return {
+        "clips": len(clips),
+        "windows": sum(map(len, by_clip.values())),
+        "figures": {who: average([clip[who] for clip in clips.values()]) for who in everyone},
+        "intervals": {who: {name: bootstrap(column(who, name)) for name in names} for who in everyone},
+        "differences": {
+            who: {
+                rival: {name: difference(column(who, name), column(rival, name)) for name in names} for rival in rivals
+            }
+            for who in ("single", "mean_of_samples")
+        },
+        "by_clip": {
+            clip: {who: {k: v for k, v in f.items() if not k[-1].isdigit()} for who, f in scores.items()}
+            for clip, scores in clips.items()
+        },
+    }
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> Figures:
+    """The mean of ours - theirs over clips, with its 95 % interval (nan for a single clip)."""
+    low, high = bootstrap(ours - theirs)
+    return {"mean": float(np.mean(ours - theirs)), "low": low, "high": high}
+
+
+def headline(result: Mapping[str, Any], name: str, rivals: Sequence[str]) -> Figures:
+    """The few figures that are shown while the rest is measured."""
+    f = result["figures"]
+    values = {
+        "psnr": f["single"][name],
+        "psnr_mean_of_samples": f["mean_of_samples"][name],
+        "psnr_best": f["best"][name],
+        **{f"psnr_{who}": f[who][name] for who in f if who in BASELINES},
+    }
+    for rival in rivals:
+        gain = result["differences"]["mean_of_samples"][rival][name]
+        values |= {f"mean_over_{rival}": gain["mean"], f"mean_over_{rival}_low": gain["low"]}
+    return {
+        **values,
+        "ssim": f["single"]["ssim"],
+        "ssim_best": f["best"]["ssim"],
+        "motion": f["single"]["motion"],
+        "motion_mean_of_samples": f["mean_of_samples"]["motion"],
+    }
+
+
+def as_table(report: Mapping[str, Any]) -> str:
+    """Markdown: for each task a table with a row for each set. Brackets are 95 % intervals over clips."""
+    name, n = report["psnr"], report["samples"]
+    tables = []
+    for task, question in PROTOCOLS[report["protocol"]].questions.items():
+        made = baselines.FOR[question.kind]
+        gains = [(who, rival) for rival in question.rivals for who in ("single", "mean_of_samples")]
+        spoken = {"single": "one", "mean_of_samples": f"mean of {n}", "best": f"best of {n}"}
+        spoken |= {who: who.replace("_", " ") for who in made}
+        columns = [
+            "set",
+            "clips",
+            *(f"PSNR {spoken[who]}" for who in ("single", "mean_of_samples", "best", *made)),
+            *(f"{spoken[who]} - {spoken[rival]}" for who, rival in gains),
+            *(f"SSIM {spoken[who]}" for who in ("single", "mean_of_samples", "best", question.rivals[0])),
+            *(f"motion {spoken[who]}" for who in ("single", "mean_of_samples")),
+        ]
+        lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        for set_name, found in report["sets"].items():
+            result = found["tasks"][task]
+            f = result["figures"]
+            cells = [
+                set_name,
+                str(result["clips"]),
+                *(number(f[who][name]) for who in ("single", "mean_of_samples", "best", *made)),
+                *(gain(result["differences"][who][rival][name]) for who, rival in gains),
+                *(number(f[who]["ssim"], 3) for who in ("single", "mean_of_samples", "best", question.rivals[0])),
+                *(number(f[who]["motion"]) for who in ("single", "mean_of_samples")),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        given, asked = len(question.known), len(question.wanted)
+        tables.append(f"**{task.replace('_', ' ')}** ({given} frames given, {asked} asked)\n\n" + "\n".join(lines))
+    return "\n\n".join(tables) + "\n"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def gain(found: Mapping[str, float | None]) -> str:
+    """A difference with its sign and interval."""
+    mean, low, high = (found[name] for name in ("mean", "low", "high"))
+    assert mean is not None
+    return f"{mean:+.2f}" + ("" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]")
+
+
+def rounded(value: Any) -> Any:
+    """Figures with five digits after the point; None for nan, which JSON does not know."""
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return value
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
