@@ -1,8 +1,8 @@
 """Filling a clip: open a network, fill one canvas, fill a timeline window by window.
 
-    model = open_model(settings)
-    for step in fill_canvas(model, canvas, settings, noise): ...    # one window; the last step's z is the answer
-    for event in fill(model, layout, settings): ...                 # any length, through the spool
+model = open_model(settings)
+for step in fill_canvas(model, canvas, settings, noise): ...    # one window; the last step's z is the answer
+for event in fill(model, layout, settings): ...                 # any length, through the spool
 """
 
 import time
@@ -48,9 +48,9 @@ class Model:
     precision: torch.dtype
 
     def shape(self, window: int | None) -> Shape:
-        """What it asks of frames; `window` overrides the number of frames it was trained on."""
+        """What it asks of frames; `window` overrides the number of frames it was trained on, if those are enough."""
         b = self.bundle
-        return Shape(b.window.side, b.model.multiple, b.channels, window or b.window.frames)
+        return Shape(b.window.side, b.model.multiple, b.channels, window or max(3, b.window.frames))
 
 
 def open_model(settings: Sampling) -> Model:
@@ -129,7 +129,9 @@ def fill(model: Model, layout: Layout, settings: Sampling, previews: bool = Fals
     total, done, shown_at = len(plan) * settings.steps, 0, time.monotonic()
     for number, window in enumerate(plan):
         canvas = window_canvas(spool, timeline, window)
-        canvas = Canvas(*(x.expand(settings.average, *x.shape[1:]) for x in (canvas.frames, canvas.known, canvas.index)))
+        canvas = Canvas(
+            *(x.expand(settings.average, *x.shape[1:]) for x in (canvas.frames, canvas.known, canvas.index))
+        )
         noise = NoiseSource(tuple(settings.seed + i for i in range(settings.average)), number)
         for step in fill_canvas(model, canvas, settings, noise):
             preview = None

@@ -43,10 +43,10 @@ def windows(given: Sequence[int], wanted: Sequence[int], size: int) -> Iterator[
     """Windows of at most `size` frames that fill `wanted` in its order.
 
     Each takes as many wanted frames as leave room for every known frame among them and for context: half the window
-    where known frames lie on one side only, MARGIN frames on either side of a hole. Room that is left goes to the
-    nearest known frames.
+    where known frames lie on one side only, MARGIN frames on either side of a hole (one, in windows too small for
+    that). Room that is left goes to the nearest known frames.
     """
-    assert size >= 2, size
+    assert size >= 3, size  # one on each side of a new one
     done, position = sorted(given), 0
     while position < len(wanted):
         fitting: Window | None = None
@@ -66,7 +66,7 @@ def _window(done: list[int], new: list[int], size: int) -> Window | None:
     """The window that fills `new`, or None if it would be larger than `size`."""
     first, last = bisect_left(done, new[0]), bisect_right(done, new[-1])
     before, after = first, len(done) - last
-    least = MARGIN if before and after else size // 2
+    least = min(MARGIN, (size - 1) // 2) if before and after else size // 2
     back, ahead = min(before, least), min(after, least)
     room = size - len(new) - (last - first) - back - ahead
     if room < 0:

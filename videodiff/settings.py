@@ -77,7 +77,7 @@ class Sampling(Settings):
         1, ge=1, le=64, description="Average this many samples: closer to the truth on average, less lively."
     )
     window: int | None = Field(
-        None, ge=2, le=256, description="Frames the network sees at once; as trained if not given."
+        None, ge=3, le=256, description="Frames the network sees at once; as trained if not given."
     )
     device: DeviceName = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     precision: Precision = Field("auto", description="Of the network alone: bfloat16 where the device is fast in it.")
@@ -117,6 +117,11 @@ class Task(Sampling, Writing):
     """A request that ends in a clip."""
 
     kind: str
+
+    @property
+    def source(self) -> Path | None:
+        """What is read; None where a clip is made from nothing."""
+        return getattr(self, "input", None)
 
 
 class Predict(Task, Reading):

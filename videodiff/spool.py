@@ -1,7 +1,7 @@
 """Frames on disk by place, so that no clip has to fit into memory.
 
-A clip being filled lives here: the reader puts known frames in, each window takes what it observes and puts what it made,
-the writer takes frames in order. The file has no name, so nothing is left behind whatever happens.
+A clip being filled lives here: the reader puts known frames in, each window takes what it observes and puts what it
+made, the writer takes frames in order. The file has no name, so nothing is left behind whatever happens.
 """
 
 import errno
@@ -19,7 +19,12 @@ class Spool:
     def __init__(self, shape: tuple[int, int, int], folder: Path | None = None) -> None:
         self.shape = shape
         self._size = shape[0] * shape[1] * shape[2]
-        self._file = tempfile.TemporaryFile(dir=folder)
+        try:  # no buffer: a disk that is full must be noticed by the frame that does not fit
+            self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - closed by __exit__
+        except OSError as error:
+            raise OutOfResources(
+                f"no temporary file can be made ({error}); set TMPDIR to a folder with space"
+            ) from error
         self._places: set[int] = set()
 
     def __enter__(self) -> "Spool":
@@ -40,10 +45,14 @@ class Spool:
         assert frame.dtype == np.uint8, frame.dtype
         try:
             self._file.seek(place * self._size)
-            self._file.write(np.ascontiguousarray(frame).data)
+            left = np.ascontiguousarray(frame).reshape(-1).data
+            while len(left):
+                left = left[self._file.write(left) :]
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OutOfResources("the disk is full: frames cannot be kept; free some space and try again") from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OutOfResources(
+                    "the disk is full: frames cannot be kept; free some space and try again"
+                ) from error
             raise
         self._places.add(place)
 
@@ -51,4 +60,7 @@ class Spool:
         """The frame at a place, uint8 [h w c]."""
         assert place in self._places, place
         self._file.seek(place * self._size)
-        return np.frombuffer(self._file.read(self._size), np.uint8).reshape(self.shape)
+        data = bytearray()
+        while len(data) < self._size:
+            data += self._file.read(self._size - len(data))
+        return np.frombuffer(data, np.uint8).reshape(self.shape)
