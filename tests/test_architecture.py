@@ -27,7 +27,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Family members are found by name in a folder and do not know each other; these are what they share.
 FAMILIES = {
     "tasks": {"layout"},
-    "metrics": {"interval"},
+    "metrics": {"interval", "pixels"},
     "datasets": {"source", "draw", "motion", "textures"},
     "models": {"attention", "unet"},  # unet also holds the network interface (Inputs, Output, Memory)
 }
@@ -76,7 +76,7 @@ def test_imports_point_down(path: str, tree: ast.Module) -> None:
     own = path.split("/")[0]
     for name in imports(tree):
         parts = name.split(".")
-        if parts[0] != "videodiff" or parts[1] in ("__version__",) or len(parts) == 1:
+        if parts[0] != "videodiff" or len(parts) == 1 or parts[1] == "__version__":
             continue
         assert parts[1] in LEVEL, f"{path} imports {name}, which has no layer"
         assert parts[1] == own or LEVEL[parts[1]] < LEVEL[own], f"{path} imports {name} from its own layer or above"

@@ -23,7 +23,9 @@ def blocks(document: str, language: str) -> list[str]:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files the README speaks of."""
     y, x = np.mgrid[:64, :64]
-    frames = np.stack([np.stack([(x * 3 + 4 * t) % 256, (y * 4) % 256, 0 * x + 90], -1) for t in range(12)]).astype(np.uint8)
+    frames = np.stack([np.stack([(x * 3 + 4 * t) % 256, (y * 4) % 256, 0 * x + 90], -1) for t in range(12)]).astype(
+        np.uint8
+    )
     video.write(tmp_path / "clip.mp4", frames, fps=8)
     (tmp_path / "clips").mkdir()
     video.write(tmp_path / "clips" / "one.mp4", np.concatenate([frames, frames]), fps=8)
@@ -124,7 +126,13 @@ def test_the_project_speaks_only_of_itself() -> None:
     """No absolute paths of a developer's machine in any text file."""
     for file in ROOT.rglob("*"):
         parts = file.relative_to(ROOT).parts
-        if any(p.startswith(".") and p != ".ci" for p in parts) or file.suffix not in (".py", ".md", ".toml", ".json", ".txt"):
+        if any(p.startswith(".") and p != ".ci" for p in parts) or file.suffix not in (
+            ".py",
+            ".md",
+            ".toml",
+            ".json",
+            ".txt",
+        ):
             continue
         text = file.read_text(encoding="utf-8")
         for stray in ("/wor" + "k/", "/roo" + "t/", "/hom" + "e/"):

@@ -93,7 +93,8 @@ def doctor() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "attention": {"sdpa": "works", "xformers": xformers},
         "video": codecs(),
-        "checkpoints": ", ".join(checkpoint.names()) or "none: clone the repository whole, or give --checkpoint a folder",
+        "checkpoints": ", ".join(checkpoint.names())
+        or "none: clone the repository whole, or give --checkpoint a folder",
         "disk free here": f"{free / 1e9:.1f} GB" + ("" if free > 2e9 else " (little: free some)"),
     }
     if device.type == "cpu" and shutil.which("nvidia-smi"):
@@ -108,4 +109,6 @@ def _first_line(thing: Any) -> str:
 def _card_line(name: str) -> str:
     card = checkpoint.find(name) / "README.md"
     lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-    return next((line for line in lines if line and not line.startswith(("#", "-", "--", " ")) and ":" not in line[:12]), "")
+    return next(
+        (line for line in lines if line and not line.startswith(("#", "-", "--", " ")) and ":" not in line[:12]), ""
+    )

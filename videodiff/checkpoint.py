@@ -22,6 +22,7 @@ from torch import Tensor
 from videodiff.centred import Spread
 from videodiff.errors import CheckpointError, OutOfResources
 from videodiff.models import NETWORKS
+from videodiff.models.unet import SpaceTimeUNet
 from videodiff.settings import validate
 
 SHARD_BYTES = 10_000_000
@@ -53,7 +54,7 @@ class Bundle:
     """A loaded checkpoint: the network on CPU in float32, and what is known of it."""
 
     name: str
-    net: torch.nn.Module
+    net: SpaceTimeUNet  # or a network with its interface
     network: str
     model: Any  # the Config of videodiff.models.<network>
     spread: Spread

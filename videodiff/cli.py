@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Optional, get_args
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -97,7 +97,9 @@ def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
                 field,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=False if annotation is bool else None,
-                annotation=Annotated[annotation, Parameter(name="--" + field.strip("_").replace("_", "-"), help=about_extra, negative=())],
+                annotation=Annotated[
+                    annotation, Parameter(name="--" + field.strip("_").replace("_", "-"), help=about_extra, negative=())
+                ],
             )
         )
     signature.sort(key=lambda p: p.kind)
@@ -124,7 +126,7 @@ def _plain(about: "FieldInfo") -> Any:
     annotation = about.annotation
     if hasattr(annotation, "__metadata__"):
         annotation = get_args(annotation)[0]
-    return annotation | None if about.is_required() else annotation
+    return Optional[annotation] if about.is_required() else annotation  # noqa: UP045 - built at run time
 
 
 # ---------------------------------------------------------------------------------------------------------------------

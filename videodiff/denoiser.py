@@ -138,7 +138,7 @@ def table_time(table: Schedule, num_steps: int, rounded: bool = False) -> Callab
 # Wrappers
 
 
-class Cancelled(Exception):  # noqa: N818 - not an error: someone asked to stop
+class Cancelled(Exception):
     """Raised by `cancellable` at the first evaluation after the request."""
 
 

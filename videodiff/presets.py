@@ -1,6 +1,6 @@
 """Training presets: each row is a `Train` request, the command that runs it, and what to expect of it.
 
-    videodiff train --preset digits --out runs/digits
+videodiff train --preset digits --out runs/digits
 """
 
 from typing import Any, NamedTuple
@@ -27,8 +27,17 @@ PRESETS: dict[str, Preset] = {
             # frame is no better a guess than the background; 0.5 is the root mean square of x + 1 on these clips.
             "spread": {"unknown": 0.5, "base": -1.0, "blend": False},
             "levels": {"max_ratio": 40.0},
-            "masks": {"third": 0.45, "half": 0.15, "past": 0.1, "future": 0.06, "both_ends": 0.06,
-                      "spaced_set": 0.08, "random_set": 0.03, "boxes": 0.02, "nothing": 0.05},
+            "masks": {
+                "third": 0.45,
+                "half": 0.15,
+                "past": 0.1,
+                "future": 0.06,
+                "both_ends": 0.06,
+                "spaced_set": 0.08,
+                "random_set": 0.03,
+                "boxes": 0.02,
+                "nothing": 0.05,
+            },
             "batch": 4,
             "rate": 1e-3,
         },

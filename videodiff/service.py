@@ -2,8 +2,8 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ from videodiff import __version__, video
 from videodiff.datasets.moving_layers import MovingLayers
 from videodiff.errors import OutOfResources, UnreadableInput, UserError
 from videodiff.events import Event, Note, Saved
-from videodiff.pipeline import Model, check_memory, fill, fill_canvas, open_model, to_pixels, window_canvas
 from videodiff.noise import NoiseSource
+from videodiff.pipeline import Model, check_memory, fill, fill_canvas, open_model, to_pixels, window_canvas
 from videodiff.planner import windows
 from videodiff.settings import Demo, Evaluate, Predict, Sampling, Settings, Task, Train
 from videodiff.tasks import TASKS
@@ -52,25 +52,27 @@ OUT_OF_MEMORY = "memory ran out; lower --size, --window or --average, or set --p
 
 
 def _render(settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
-    clips = clips_in(settings.input) if hasattr(settings, "input") else None
+    clips = None if settings.source is None else clips_in(settings.source)
     if clips is None:
         yield from _render_one(open_model(settings), settings, previews, dry)
         return
     if settings.output is not None and settings.output.suffix:
-        raise UserError(f"{settings.input} holds several clips; --output must then be a folder, not {settings.output}")
+        raise UserError(f"{settings.source} holds several clips; --output must then be a folder, not {settings.output}")
     if settings.output is not None and not dry:
         settings.output.mkdir(parents=True, exist_ok=True)
+    stems = Counter(clip.stem for clip in clips)
     model, failed = open_model(settings), 0
     for clip in clips:
-        output = default_output(settings.model_copy(update={"input": clip, "output": None}))
-        one = settings.model_copy(update={"input": clip, "output": (settings.output or Path()) / output.name})
+        name = clip.stem if stems[clip.stem] == 1 else clip.name  # a.mp4 beside a.mov
+        output = (settings.output or Path()) / f"{name}.{settings.kind}.mp4"
+        one = settings.model_copy(update={"input": clip, "output": output})
         try:
             yield from _render_one(model, one, previews, dry)
         except UnreadableInput as error:
             failed += 1
             yield Note(f"skipped: {error}")
     if failed == len(clips):
-        raise UnreadableInput(f"none of the {failed} clips in {settings.input} could be read")
+        raise UnreadableInput(f"none of the {failed} clips in {settings.source} could be read")
 
 
 def _render_one(model: Model, settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
@@ -110,7 +112,7 @@ def clips_in(path: Path) -> list[Path] | None:
 
 def default_output(settings: Task) -> Path:
     """`<name>.<task>.mp4` in the working directory."""
-    name = settings.input.resolve().stem if hasattr(settings, "input") else f"seed{settings.seed}"
+    name = f"seed{settings.seed}" if settings.source is None else settings.source.resolve().stem
     return Path(f"{name}.{settings.kind}.mp4")
 
 
@@ -201,6 +203,16 @@ DEMO_CLIP = 4
 
 
 def _train(settings: Train) -> Iterator[Event]:
+    """Pack folders of clips once, then train."""
+    from videodiff.datasets.folder import pack
     from videodiff.train import fit
 
-    yield from fit(settings)
+    rows = []
+    for row in settings.data:
+        if row.source == "packed" and row.path is not None and not (row.path / "frames.u8").is_file():
+            cache = settings.out / "packed" / row.path.resolve().name
+            channels = settings.model.get("channels", 3)
+            yield from pack(row.path, cache, short_side=min(settings.sizes[0]), channels=channels)
+            row = row.model_copy(update={"path": cache})
+        rows.append(row)
+    yield from fit(settings.model_copy(update={"data": tuple(rows)}))

@@ -206,7 +206,8 @@ def draw_loss(generator: torch.Generator, denoiser: centred.CentredDenoiser, can
     sd = g.sd.clamp(min=1e-4)
     loss = wanted_mean(WEIGHTS[levels.weight](s[:, None, None, None, None], sd) * (d - x0).square(), wanted)
     if settings.move_weight:
-        loss = loss + settings.move_weight * wanted_mean(WEIGHTS["f"](math.inf, sd) * (moved - x0).square(), wanted)
+        weight = settings.move_weight * WEIGHTS["f"](torch.tensor(math.inf), sd)  # the limit of all noise: 1 / sd^2
+        loss = loss + wanted_mean(weight * (moved - x0).square(), wanted)
     return loss
 
 

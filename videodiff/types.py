@@ -3,8 +3,8 @@
 Legend for every tensor in the project: b batch (clips), t time (frames), c channels, h height, w width. Frames are
 float32 in [-1, 1]. A mask says in its name what True means.
 
-The variable of sampling is `z = x / alpha = x0 + s n` and the level is `s = sigma / alpha`, so that VP, VE, EDM and flow
-models look the same from outside (`docs/method.md`).
+The variable of sampling is `z = x / alpha = x0 + s n` and the level is `s = sigma / alpha`, so that VP, VE, EDM and
+flow models look the same from outside (`docs/method.md`).
 """
 
 from collections.abc import Callable

@@ -70,7 +70,8 @@ def parse_canvas(text: str, size: tuple[int, int], multiple: int) -> tuple[int, 
     width, height = (-(-int(n) // multiple) * multiple for n in match.groups())
     if height < size[0] or width < size[1] or max(height, width) > 1024:
         raise UserError(
-            f"--canvas {text}: the picture is {size[1]}x{size[0]}; the canvas must hold it, and be at most 1024 wide or high"
+            f"--canvas {text}: the picture is {size[1]}x{size[0]}; "
+            "the canvas must hold it, and be at most 1024 wide or high"
         )
     return height, width
 

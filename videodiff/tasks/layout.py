@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from videodiff import video
+from videodiff.errors import UnreadableInput
 from videodiff.events import Note
 from videodiff.planner import Timeline
 from videodiff.settings import Reading
@@ -39,7 +40,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Given:
-    """What was read of an input: how many frames, at which rate, and whether they kept their stored size."""
+    """What was read of an input: how many frames, at which rate."""
 
     frames: int
     fps: Fraction
@@ -50,8 +51,7 @@ Notes = Generator[Note, None, Layout]
 
 def first_shape(path: Path, settings: Reading, shape: Shape) -> tuple[tuple[int, int], Fraction]:
     """(height, width) at which the network takes this input, and the input's rate."""
-    wanted = {"short_side": settings.size or shape.side, "multiple": shape.multiple, "fit": "crop"}
-    clip = video.read(path, num_frames=1, **wanted)
+    clip = video.read(path, num_frames=1, short_side=settings.size or shape.side, multiple=shape.multiple, fit="crop")
     return clip.frames.shape[1:3], clip.info.fps
 
 
@@ -67,7 +67,7 @@ def read_clip(
         path, start=settings.start, end=settings.end, fps=fps, stride=settings.stride, size=size, fit="crop", **choice
     )
     count, rate = 0, fps or Fraction(10)
-    with closing(frames):
+    with closing(frames):  # type: ignore[type-var]
         for item in frames:
             if isinstance(item, str):
                 yield Note(item)
@@ -85,6 +85,8 @@ def read_clip(
             else:
                 spool.put(place + step * count, to_channels(item.pixels, spool.shape[2]))
                 count += 1
+    if count == 0:
+        raise UnreadableInput(f"{path}: no frame lies in the part asked for; change --start, --end or --stride")
     return Given(count, rate)
 
 
