@@ -7,6 +7,7 @@ import numpy as np
 
 from videodiff import video
 from videodiff.errors import UserError
+from videodiff.events import Note
 from videodiff.planner import Timeline
 from videodiff.settings import Infill
 from videodiff.spool import Spool
@@ -29,7 +30,10 @@ def lay_out(settings: Infill, shape: Shape) -> Notes:
     # --- pixels are wanted in every frame, and all pixels in the missing ones
     spool, (top, left) = given_at, (0, 0)
     if settings.canvas is not None:
-        spool, (top, left) = _widen(given_at, given.frames, parse_canvas(settings.canvas, size, shape.multiple))
+        height, width = parse_canvas(settings.canvas, size, shape.multiple)
+        if f"{width}x{height}" != settings.canvas.lower().replace(" ", ""):
+            yield Note(f"--canvas {settings.canvas} is rounded up to {width}x{height}, which the network can do")
+        spool, (top, left) = _widen(given_at, given.frames, (height, width))
     inside = np.zeros(spool.shape[:2], bool)
     inside[top : top + size[0], left : left + size[1]] = True
     masks = _read_masks(settings, size, given.frames)
@@ -42,6 +46,8 @@ def lay_out(settings: Infill, shape: Shape) -> Notes:
 
     touched = [place for place in shown if hole(place).any()]
     if not touched:
+        if masks is None:
+            raise UserError(f"nothing to fill: --canvas {settings.canvas} is no larger than the picture")
         raise UserError("the mask is black everywhere, so nothing is to be filled; white marks the pixels to fill")
     known = sorted(set(shown) - set(touched))
     return Layout(spool, Timeline(known, touched, shown, given.fps, hole))

@@ -21,9 +21,7 @@ def lay_out(settings: Interpolate, shape: Shape) -> Notes:
 
     given = yield from read_clip(settings.input, settings, size, spool, 0, step=settings.factor)
     if given.frames < 2:
-        raise UserError(
-            f"{settings.input} has {given.frames} frame; two are needed to interpolate (or give a second: --to)"
-        )
+        raise UserError(f"{settings.input} has one frame; two are needed to interpolate (or give a second: --to)")
     shown = range((given.frames - 1) * settings.factor + 1)
     wanted = [place for place in shown if place % settings.factor]
     return Layout(

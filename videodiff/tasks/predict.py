@@ -1,6 +1,5 @@
 """Continue a clip, or say what came before it."""
 
-from videodiff.errors import UnreadableInput
 from videodiff.planner import Timeline
 from videodiff.settings import Predict
 from videodiff.spool import Spool
@@ -20,9 +19,5 @@ def lay_out(settings: Predict, shape: Shape) -> Notes:
     else:
         given = yield from read_clip(settings.input, settings, size, spool, new, num_frames=context)
         known, wanted = range(new, new + given.frames), range(new - 1, -1, -1)
-    if given.frames == 0:
-        raise UnreadableInput(
-            f"{settings.input}: no frame lies in the part asked for; change --start, --end or --stride"
-        )
     shown = sorted(wanted) if settings.only_new else range(given.frames + new)
     return Layout(spool, Timeline(known, wanted, shown, given.fps))
