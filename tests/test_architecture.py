@@ -13,8 +13,8 @@ PACKAGE = ROOT / "videodiff"
 LAYERS: list[set[str]] = [
     {"errors", "events", "types"},
     {"settings", "presets", "noise", "masks", "compute", "spool", "planner", "parallel", "video"},
-    {"models", "sampling", "datasets", "metrics", "tasks", "losses", "baselines"},
-    {"centred", "denoiser", "conditioning"},
+    {"models", "sampling", "datasets", "metrics", "tasks", "losses"},
+    {"centred", "denoiser", "conditioning", "baselines"},
     {"checkpoint"},
     {"pipeline", "train"},
     {"evaluate"},

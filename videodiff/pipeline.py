@@ -34,8 +34,8 @@ from videodiff.video import jpeg
 PREVIEW_SECONDS = 0.5
 """A preview is made at most this often, which keeps its cost far below that of a step."""
 
-MAX_WINDOW_PIXELS = 64_000_000
-"""About 30 GB of activations in float32 for the shipped networks (docs/log.md)."""
+MAX_WINDOW_PIXELS = 16_000_000
+"""About 15 GB in float32 with the shipped networks: 930 bytes a pixel (docs/log.md)."""
 
 
 @dataclass(frozen=True)

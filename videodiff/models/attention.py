@@ -3,7 +3,7 @@
 `attention(q, k, v, bias, backend)` computes softmax(q k^T / sqrt(d) + bias) v. Which kernel does it is a choice of
 speed alone; all back ends agree (tests/test_attention.py).
 
-auto      plain matmuls for short sequences on CPU, torch's scaled_dot_product_attention for everything else
+auto      plain matmuls for short sequences in bfloat16 on CPU, scaled_dot_product_attention for everything else
 sdpa      torch.nn.functional.scaled_dot_product_attention (flash, memory-efficient or cuDNN inside)
 xformers  xformers.ops.memory_efficient_attention, after a real call has passed on this device and dtype
 math      plain matmuls
@@ -32,7 +32,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, backe
     q [n heads tq d], k and v [n heads tk d], bias broadcastable to [n heads tq tk] (-inf forbids). Result like q.
     """
     if backend == "auto":
-        backend = "math" if q.device.type == "cpu" and k.shape[-2] <= SHORT_SEQUENCE else "sdpa"
+        short = q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= SHORT_SEQUENCE
+        backend = "math" if short else "sdpa"
     return BACKENDS[backend](q, k, v, bias)
 
 
