@@ -21,9 +21,9 @@ from videodiff.errors import MissingExtra, UserError
 
 Backend = Literal["auto", "sdpa", "xformers", "math"]
 
-# Below this many keys bf16 SDPA on CPU spends its time in overhead, worst in the backward pass (240 ms against 88 ms
-# for 10-16 tokens x thousands of batches); docs/log.md, "attention on short sequences".
 SHORT_SEQUENCE = 64
+"""Up to this many keys SDPA in bfloat16 on CPU is 1.5 times (forward) to 12 times (with backward) slower than plain
+matmuls; in float32 it is the faster one (docs/log.md, benchmarks/kernels.py)."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, backend: Backend = "auto") -> Tensor:
