@@ -1,0 +1,334 @@
+"""Filling keeps what is known, gives the same for the same seed whatever is beside it, and says what it is doing."""
+
+import io
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from videodiff import pipeline
+from videodiff.errors import LimitExceeded, UserError
+from videodiff.events import Progress
+from videodiff.noise import NoiseSource
+from videodiff.pipeline import Model, check_memory, fill, fill_canvas, open_model, to_pixels, to_tensor, window_canvas
+from videodiff.planner import Timeline, Window
+from videodiff.sampling import SAMPLERS
+from videodiff.settings import Sampling
+from videodiff.spool import Spool
+from videodiff.tasks.layout import Layout
+from videodiff.types import Canvas
+
+SEEDS = (3, 1, 4, 159)
+
+
+@pytest.fixture(scope="module")
+def model(tiny) -> Model:
+    return open_model(request(tiny))
+
+
+def request(tiny, **given) -> Sampling:
+    plain = {"checkpoint": str(tiny), "seed": 3, "steps": 4, "device": "cpu", "precision": "float32"}
+    return Sampling(**{**plain, **given})
+
+
+def some_canvas(known: torch.Tensor | None = None, batch: int = 4, frames: int = 8) -> Canvas:
+    """Clips as unlike as can be: black, still, drifting, noise; the first half is known if nothing else is said."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.zeros(4, frames, 3, 16, 16)
+    pixels[0] = -1
+    pixels[1] = torch.rand(3, 16, 16, generator=generator) * 2 - 1
+    pixels[2] = torch.sin(torch.arange(16) / 2 + torch.arange(frames)[:, None, None, None] * 0.7)
+    pixels[3] = torch.rand(frames, 3, 16, 16, generator=generator) * 2 - 1
+    if known is None:
+        known = torch.zeros(4, frames, 1, 16, 16, dtype=torch.bool)
+        known[:, : frames // 2] = True
+    return Canvas(pixels[:batch], known[:batch], torch.arange(frames).expand(batch, -1).contiguous())
+
+
+def one_of(canvas: Canvas, i: int) -> Canvas:
+    return Canvas(canvas.frames[i : i + 1], canvas.known[i : i + 1], canvas.index[i : i + 1])
+
+
+def answer(model: Model, canvas: Canvas, settings: Sampling, seeds) -> torch.Tensor:
+    *_, last = fill_canvas(model, canvas, settings, NoiseSource(tuple(seeds)))
+    return last.z
+
+
+def holes() -> torch.Tensor:
+    """A different mask for each of four clips: the past, nothing, both ends, all but a square."""
+    known = torch.zeros(4, 8, 1, 16, 16, dtype=torch.bool)
+    known[0, :3] = True
+    known[2, [0, 1, 6, 7]] = True
+    known[3] = True
+    known[3, 1:, :, 4:10, 5:9] = False
+    return known
+
+
+# --- what is known stays
+
+
+@pytest.mark.parametrize("conditioning", ["concat", "replace", "clamp"])
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_known_pixels_come_back_bit_for_bit(tiny, model, conditioning, sampler):
+    canvas = some_canvas(holes())
+    settings = request(tiny, conditioning=conditioning, sampler=sampler, steps=3)
+    z = answer(model, canvas, settings, SEEDS)
+    known = canvas.known.expand_as(z)
+    assert torch.equal(z[known], canvas.frames[known])
+    assert z.isfinite().all()
+    assert (z[~known] - canvas.frames[~known]).abs().mean() > 1e-3, "and the others are made"
+
+
+def test_bytes_survive_the_way_to_the_network_and_back():
+    frame = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    np.testing.assert_array_equal(to_pixels(to_tensor(frame)[None])[0], frame)
+
+
+def test_what_leaves_the_range_is_cut_off():
+    assert to_pixels(torch.tensor([-7.0, 7.0]).reshape(1, 1, 1, 2)).tolist() == [[[[0], [255]]]]
+
+
+# --- the same seed, the same clip
+
+
+def test_the_noise_of_a_clip_is_the_same_bit_for_bit_alone_and_in_a_batch():
+    batch = NoiseSource(SEEDS, 2).draw((8, 3, 16, 16))
+    for i, seed in enumerate(SEEDS):
+        assert torch.equal(batch[i], NoiseSource((seed,), 2).draw((8, 3, 16, 16))[0])
+    assert not torch.equal(batch[0], NoiseSource(SEEDS, 3).draw((8, 3, 16, 16))[0]), "another window, other noise"
+
+
+@pytest.mark.parametrize("masks", ["alike", "unlike"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"sampler": "heun"},
+        {"sampler": "ddpm"},
+        {"sampler": "sde_dpmpp_2m"},
+        {"guidance": 2.5},
+        {"conditioning": "replace"},
+        {"conditioning": "clamp"},
+    ],
+    ids=str,
+)
+def test_a_clip_is_the_same_within_1e_5_alone_and_beside_others(tiny, model, given, masks):
+    canvas, settings = some_canvas(holes() if masks == "unlike" else None), request(tiny, **given)
+    together = answer(model, canvas, settings, SEEDS)
+    for i, seed in enumerate(SEEDS):
+        alone = answer(model, one_of(canvas, i), settings, (seed,))
+        assert (together[i] - alone[0]).abs().max() < 1e-5
+
+
+def test_in_bfloat16_a_clip_is_nearly_the_same_alone_and_beside_others(tiny, record_property):
+    """Its rounding depends on how a product is cut into pieces, so a level of brightness may differ, not a shape."""
+    settings = request(tiny, precision="bfloat16")
+    model, canvas = open_model(settings), some_canvas()
+    together = answer(model, canvas, settings, SEEDS)
+    off = max(
+        float((together[i] - answer(model, one_of(canvas, i), settings, (seed,))[0]).abs().max())
+        for i, seed in enumerate(SEEDS)
+    )
+    record_property("largest difference", off)
+    print(f"bfloat16, alone and in a batch of four: largest difference {off:.2e}")
+    assert off < 0.05
+
+
+def test_a_clip_does_not_depend_on_its_neighbours(tiny, model):
+    canvas, settings = some_canvas(), request(tiny)
+    first = answer(model, canvas, settings, SEEDS)
+    others = replace(canvas, frames=torch.cat([canvas.frames[:1], canvas.frames[1:].flip(0) * 0.5]))
+    again = answer(model, others, settings, (SEEDS[0], 8, 9, 10))
+    assert (first[0] - again[0]).abs().max() < 1e-5
+    assert (first[1] - again[1]).abs().max() > 1e-2
+
+
+def test_the_same_request_gives_the_same_bits_and_another_seed_another_clip(tiny, model):
+    canvas, settings = some_canvas(), request(tiny)
+    first = answer(model, canvas, settings, SEEDS)
+    assert torch.equal(first, answer(model, canvas, settings, SEEDS))
+    assert (first - answer(model, canvas, settings, (5, 6, 7, 8)))[:, 4:].abs().amax((1, 2, 3, 4)).min() > 1e-3
+
+
+def test_what_lies_in_the_wanted_places_is_not_looked_at(tiny, model):
+    canvas, settings = some_canvas(), request(tiny)
+    other = replace(canvas, frames=torch.where(canvas.known, canvas.frames, 0.7))
+    assert torch.equal(answer(model, canvas, settings, SEEDS), answer(model, other, settings, SEEDS))
+
+
+# --- guidance
+
+
+def test_guidance_1_asks_the_network_once_a_step_and_others_twice(tiny, model, monkeypatch):
+    calls = []
+    net = model.denoiser.net
+    handle = net.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        plain = answer(model, some_canvas(), request(tiny), SEEDS)
+        assert len(calls) == 4
+        calls.clear()
+        assert torch.equal(plain, answer(model, some_canvas(), request(tiny, guidance=1.0), SEEDS))
+        assert len(calls) == 4
+        calls.clear()
+        guided = answer(model, some_canvas(), request(tiny, guidance=3.0), SEEDS)
+        assert len(calls) == 8
+        assert (plain - guided).abs().max() > 1e-3
+    finally:
+        handle.remove()
+
+
+def test_guidance_0_makes_the_same_whatever_is_known(tiny, model):
+    """But for the guess the walk begins about, which is small beside the first level of noise."""
+    canvas = some_canvas()
+    other = replace(canvas, frames=canvas.frames.flip(0).contiguous())
+
+    def change(guidance: float) -> float:
+        settings = request(tiny, guidance=guidance)
+        made, made_other = answer(model, canvas, settings, SEEDS), answer(model, other, settings, SEEDS)
+        return float((made - made_other)[:, 4:].square().mean().sqrt())
+
+    assert change(0.0) < 0.1 < 0.3 < change(1.0)
+
+
+@pytest.mark.parametrize("conditioning", ["replace", "clamp"])
+def test_guidance_needs_two_answers_to_mix(tiny, model, conditioning):
+    with pytest.raises(UserError, match="--conditioning concat"):
+        answer(model, some_canvas(), request(tiny, guidance=2.0, conditioning=conditioning), SEEDS)
+
+
+# --- errors and limits
+
+
+def test_a_network_that_answers_nonsense_is_told_plainly(tiny):
+    model = open_model(request(tiny))
+    with torch.no_grad():
+        for p in model.denoiser.net.parameters():
+            p.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite; try --precision float32"):
+        answer(model, some_canvas(), request(tiny), SEEDS)
+
+
+def test_a_window_beyond_all_memory_is_refused(tiny, model):
+    with Spool((1024, 1024, 3)) as spool:
+        layout = Layout(spool, Timeline((), range(8), range(8), Fraction(10)))
+        check_memory(model, layout, request(tiny))
+        with pytest.raises(LimitExceeded, match="--size, --window or --average"):
+            check_memory(model, layout, request(tiny, average=16))
+        with pytest.raises(LimitExceeded, match="64 frames"):
+            check_memory(model, layout, request(tiny, window=64))
+
+
+# --- any length, through the spool
+
+
+def layout_of(frames: dict[int, np.ndarray], wanted, total: int, hole=None) -> Layout:
+    spool = Spool((16, 16, 3))
+    for place, frame in frames.items():
+        spool.put(place, frame)
+    given = [place for place in frames if place not in set(wanted)]
+    return Layout(spool, Timeline(given, wanted, range(total), Fraction(10), hole))
+
+
+def pictures(num_frames: int) -> dict[int, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {i: rng.integers(0, 256, (16, 16, 3), np.uint8) for i in range(num_frames)}
+
+
+@pytest.mark.parametrize("sampler", ["dpm3", "heun"])
+def test_progress_counts_every_step_of_every_window(tiny, model, sampler):
+    layout = layout_of(pictures(4), range(4, 15), 15)  # windows of 4, 4 and 3 new frames
+    events = list(fill(model, layout, request(tiny, sampler=sampler)))
+    assert all(isinstance(event, Progress) for event in events)
+    assert [event.done for event in events] == list(range(1, 13))
+    assert {event.total for event in events} == {12}
+    assert {event.what for event in events} == {"sampling"}
+    assert {event.preview for event in events} == {None}
+    assert all(place in layout.spool for place in range(15))
+
+
+def test_given_frames_stay_the_bytes_they_were(tiny, model):
+    given = pictures(4)
+    layout = layout_of(given, range(4, 10), 10)
+    list(fill(model, layout, request(tiny)))
+    for place, frame in given.items():
+        np.testing.assert_array_equal(layout.spool.get(place), frame)
+
+
+def test_pixels_outside_a_hole_stay_the_bytes_they_were(tiny, model):
+    given = pictures(12)
+    hole = np.zeros((16, 16), bool)
+    hole[4:9, 2:7] = True
+    layout = layout_of(given, range(12), 12, lambda place: np.roll(hole, place, 1))
+    list(fill(model, layout, request(tiny)))
+    for place, frame in given.items():
+        wanted = np.roll(hole, place, 1)
+        made = layout.spool.get(place)
+        np.testing.assert_array_equal(made[~wanted], frame[~wanted])
+        assert (made[wanted] != frame[wanted]).any()
+
+
+def test_previews_are_jpeg_pictures_of_the_window(tiny, model, monkeypatch):
+    monkeypatch.setattr(pipeline, "PREVIEW_SECONDS", -1)
+    for event in fill(model, layout_of(pictures(4), range(4, 6), 6), request(tiny), previews=True):
+        assert event.preview is not None
+        picture = Image.open(io.BytesIO(event.preview))
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 16
+
+
+def test_previews_are_seldom_enough_to_cost_nothing(tiny, model, monkeypatch):
+    monkeypatch.setattr(pipeline, "PREVIEW_SECONDS", 1000)
+    layout = layout_of(pictures(4), range(4, 6), 6)
+    assert {event.preview for event in fill(model, layout, request(tiny), previews=True)} == {None}
+
+
+def test_average_2_is_the_mean_of_the_two_samples(tiny, model):
+    canvas = one_of(some_canvas(), 2)
+    samples = torch.cat([answer(model, canvas, request(tiny), (seed,)) for seed in (3, 4)])
+    layout = layout_of({i: to_pixels(canvas.frames[0])[i] for i in range(4)}, range(4, 8), 8)
+    # the samples above saw the frames before they were rounded to bytes; give them the same
+    exact = window_canvas(layout.spool, layout.timeline, Window((0, 1, 2, 3), (4, 5, 6, 7)))
+    samples = torch.cat([answer(model, exact, request(tiny), (seed,)) for seed in (3, 4)])
+    list(fill(model, layout, request(tiny, average=2)))
+    expected = to_pixels(samples.mean(0))
+    for place in range(4, 8):
+        assert np.abs(layout.spool.get(place).astype(int) - expected[place]).max() <= 1
+    assert (samples[0] - samples[1]).abs().max() > 0.01
+
+
+def test_a_window_shows_the_network_what_is_known_and_nothing_else(tiny):
+    given = pictures(9)
+    layout = layout_of(given, [5, 7], 9)
+    canvas = window_canvas(layout.spool, layout.timeline, Window((2, 4, 6), (5, 7)))
+    assert canvas.index.tolist() == [[0, 2, 3, 4, 5]]
+    assert canvas.known[0, :, 0, 0, 0].tolist() == [True, True, False, True, False]
+    assert not canvas.frames[0, [2, 4]].any(), "what lay in the missing places is gone"
+    for i, place in ((0, 2), (1, 4), (3, 6)):
+        assert torch.equal(canvas.frames[0, i], to_tensor(given[place]))
+
+
+def test_what_a_window_made_the_next_one_sees(tiny, model):
+    """Prediction in two calls of one window each equals prediction of both windows at once."""
+    given = pictures(4)
+    once = layout_of(given, range(4, 12), 12)
+    list(fill(model, once, request(tiny)))
+    noise = NoiseSource((3,), 1)
+    canvas = window_canvas(once.spool, once.timeline, Window((4, 5, 6, 7), (8, 9, 10, 11)))
+    *_, last = fill_canvas(model, canvas, request(tiny), noise)
+    np.testing.assert_array_equal(to_pixels(last.z[0])[4:], np.stack([once.spool.get(place) for place in range(8, 12)]))
+
+
+def test_closing_stops_between_steps(tiny, model):
+    calls = []
+    handle = model.denoiser.net.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        events = fill(model, layout_of(pictures(4), range(4, 40), 40), request(tiny))
+        next(events)
+        next(events)
+        events.close()
+        assert len(calls) == 2
+    finally:
+        handle.remove()
