@@ -238,11 +238,6 @@ def sample_sheet(
     device: torch.device,
 ) -> Iterator[Event]:
     """Continue four fixed clips with the EMA weights: truth above, sample below, as `samples/<step>.png`."""
-    try:
-        from videodiff.video import contact_sheet
-    except ImportError as error:
-        yield Note(f"no sample sheet: {error.name} is not installed here")
-        return
     net = denoiser.net
     current = {name: p.detach().clone() for name, p in net.named_parameters()}
     net.load_state_dict(ema, strict=False)
@@ -261,10 +256,17 @@ def sample_sheet(
     net.train()
     rows = torch.stack([frames, last.z], 1).flatten(0, 1).clamp(-1, 1)
     pixels = ((rows + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).cpu().numpy()
+    try:
+        from videodiff.video import contact_sheet
+
+        sheet = contact_sheet(pixels.reshape(-1, *pixels.shape[2:]), columns=settings.frames)
+    except ImportError as error:
+        yield Note(f"no sample sheet: {error.name} is not installed here")
+        return
     folder = out / "samples"
     folder.mkdir(exist_ok=True)
     path = folder / f"step-{step:08d}.png"
-    path.write_bytes(contact_sheet(pixels.reshape(-1, *pixels.shape[2:]), columns=settings.frames))
+    path.write_bytes(sheet)
     yield Saved(str(path), "samples")
 
 

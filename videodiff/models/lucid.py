@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from videodiff.errors import MissingExtra
 from videodiff.models.attention import Backend
-from videodiff.models.unet import Inputs, Memory, Output
+from videodiff.models.unet import Inputs, Memory, Output, check
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,17 @@ class Config:
     dim: int = 32
     dim_mults: tuple[int, ...] = (1, 2, 4)
     heads: int = 4
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "channels": (self.channels, 1, 64),
+            "dim": (self.dim, 8, 1024),
+            "number of dim_mults": (len(self.dim_mults), 1, 8),
+            "dim_mults": (min(self.dim_mults, default=0), 1, 64),
+            "largest of dim_mults": (max(self.dim_mults, default=0), 1, 64),
+            "heads": (self.heads, 1, 64),
+        }
+        check(sizes)
 
     @property
     def multiple(self) -> int:

@@ -28,6 +28,13 @@ from videodiff.models.attention import Backend, attention
 MAX_WIDTH = 65_536
 
 
+def check(sizes: dict[str, tuple[int, int, int]]) -> None:
+    """Raise ValueError for the first (value, low, high) that is out of its range."""
+    for name, (value, low, high) in sizes.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+
+
 @dataclass(frozen=True)
 class Config:
     """What rebuilds the network from `config.json`."""
@@ -58,9 +65,7 @@ class Config:
             "embedding": (self.embedding, 1, MAX_WIDTH),
             "vector": (self.vector, 0, MAX_WIDTH),
         }
-        for name, (value, low, high) in sizes.items():
-            if not low <= value <= high:
-                raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+        check(sizes)
 
     @property
     def multiple(self) -> int:
@@ -251,7 +256,8 @@ class SpaceTimeUNet(nn.Module):
         for velocity, frame, distance in zip(v, (x.near, x.far), x.reach.unbind(2), strict=True):
             d = rearrange(distance, "b t h w -> (b t) 1 h w")
             move = rearrange(velocity * d, "n xy h w -> n h w xy") * pixel
-            out = F.grid_sample(frame.flatten(0, 1).float(), grid + move, padding_mode="border", align_corners=False)
+            place = (grid + move).nan_to_num()  # grid_sample reads beyond its memory where the place is nan
+            out = F.grid_sample(frame.flatten(0, 1).float(), place, padding_mode="border", align_corners=False)
             moved.append(out.unflatten(0, (b, t)))
         return moved[0], moved[1]
 
