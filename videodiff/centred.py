@@ -1,12 +1,12 @@
 """The centred preconditioner: start from a cheap guess of the wanted pixels and let the network say how it is wrong.
 
-    D(z, s) = base' + c_skip (z - base') + c_out F        base' = base + shift
+    D(z, s) = base' + c_skip (z - base') + c_out F        base' = base + shift, sd' = sd exp(doubt)
 
 c_skip, c_out and c_in are EDM's (Karras et al. 2022, table 1) with a spread `sd` that, like `base`, depends on the
 mask and on the distance in time to the known frames, pixel by pixel. `base` is what a careful person without a model
 would write: the linear blend of the known pixels before and after, the nearest one where there is one side only, a
-smooth fill from the same frame where a pixel is known at no time, and mid-grey where nothing is known. `shift` and F
-are the network's. With base 0 and sd constant this is EDM; with sd 1 it is v-prediction (sign flipped).
+smooth fill from the same frame where a pixel is known at no time, and mid-grey where nothing is known. `shift`,
+`doubt` and F are the network's. With base 0 and sd constant this is EDM; with sd 1 it is v-prediction (sign flipped).
 
 Training minimises the F-loss, |D - x0|^2 / c_out^2 over the wanted pixels.
 """
@@ -181,9 +181,9 @@ class CentredDenoiser:
         """D and the moved base, both [b t c h w]."""
         whole = whole_frames(canvas.known)
         levels = _levels(s, whole)
-        inputs, scales = self._prepare(z, levels, canvas, g)
+        inputs = self._inputs(z, levels, canvas, g)
         out = self.net(inputs, c_noise(levels), canvas.index, whole, vector=canvas.vector, backend=self.backend)
-        return _combine(z, scales, out, canvas)
+        return _combine(z, levels, out, canvas, g)
 
     def bind(self, canvas: Canvas) -> Denoise:
         """`denoise(z, s)` for one canvas. Frames known in every clip of the batch are computed once, here."""
@@ -201,9 +201,8 @@ class CentredDenoiser:
 
         def denoise(z: Tensor, s: Tensor) -> Tensor:
             levels = _levels(s, whole)[:, wanted]
-            inputs, scales = self._prepare(z[:, wanted], levels, part, part_guess)
             out = self.net(
-                inputs,
+                self._inputs(z[:, wanted], levels, part, part_guess),
                 c_noise(levels),
                 part.index,
                 torch.zeros_like(part.index, dtype=torch.bool),
@@ -212,7 +211,7 @@ class CentredDenoiser:
                 backend=self.backend,
             )
             full = canvas.frames.clone()
-            full[:, wanted], _ = _combine(z[:, wanted], scales, out, part)
+            full[:, wanted], _ = _combine(z[:, wanted], levels, out, part, part_guess)
             return full
 
         return denoise
@@ -221,25 +220,24 @@ class CentredDenoiser:
         part = _pick(canvas, given)
         levels = torch.full_like(part.index, KNOWN_LEVEL, dtype=torch.float32)
         part_guess = Guess(*(getattr(g, name)[:, given] for name in Guess.__dataclass_fields__))
-        inputs, _ = self._prepare(part.frames, levels, part, part_guess)
+        inputs = self._inputs(part.frames, levels, part, part_guess)
         return self.net.remember(inputs, c_noise(levels), part.index, vector=canvas.vector, backend=self.backend)
 
-    def _prepare(
-        self, z: Tensor, levels: Tensor, canvas: Canvas, g: Guess
-    ) -> tuple[Inputs, tuple[Tensor, Tensor, Tensor]]:
-        s = levels[:, :, None, None, None]
-        total = (s**2 + g.sd**2).sqrt()
-        c_skip, c_out, c_in = g.sd**2 / total**2, s * g.sd / total, 1 / total
+    def _inputs(self, z: Tensor, levels: Tensor, canvas: Canvas, g: Guess) -> Inputs:
+        c_in = (levels[:, :, None, None, None] ** 2 + g.sd**2).rsqrt()
         noisy = (c_in * (z - g.base)).masked_fill(canvas.known, 0.0)
         dtype = next(self.net.parameters()).dtype
         noisy, base, near, far, maps = (x.to(dtype) for x in (noisy, g.base, g.near, g.far, g.maps))
-        return Inputs(noisy, base, near, far, maps, g.reach), (g.base, c_skip, c_out)
+        return Inputs(noisy, base, near, far, maps, g.reach)
 
 
-def _combine(z: Tensor, scales: tuple[Tensor, Tensor, Tensor], out: Output, canvas: Canvas) -> tuple[Tensor, Tensor]:
-    base, c_skip, c_out = scales
-    moved = base + out.shift.float()
-    d = moved + c_skip * (z - moved) + c_out * out.f.float()
+def _combine(z: Tensor, levels: Tensor, out: Output, canvas: Canvas, g: Guess) -> tuple[Tensor, Tensor]:
+    """D and the moved base: EDM's c_skip and c_out with base and spread as the network corrected them."""
+    s = levels[:, :, None, None, None]
+    sd = g.sd if out.doubt is None else g.sd * out.doubt.float().exp()
+    moved = g.base + out.shift.float()
+    total = s**2 + sd**2
+    d = moved + sd**2 / total * (z - moved) + s * sd * total.rsqrt() * out.f.float()
     # A known pixel is its own base and both its references, with sd 0; only the warp's rounding would move it.
     return torch.where(canvas.known, canvas.frames, d), torch.where(canvas.known, canvas.frames, moved)
 

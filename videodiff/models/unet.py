@@ -9,7 +9,8 @@ Known frames enter clean and attend only to known frames, wanted frames to all. 
 on the noise level or on the wanted frames, so `remember` computes them once for a window and every denoising step
 runs the wanted frames alone.
 
-The decoder also estimates, for every wanted frame, where its pixels were in two reference frames, and moves the cheap
+The decoder also says how sure it is of the guess, pixel by pixel (`Output.doubt`), which clears noise from what stays
+still without having to copy it; and it estimates, for every wanted frame, where its pixels were in two reference frames, and moves the cheap
 guess there (`Output.shift`): a convolution cannot carry a texture over ten pixels, a warp can. What the warp cannot
 explain is left to the ordinary output F.
 """
@@ -89,10 +90,17 @@ class Inputs(NamedTuple):
 
 
 class Output(NamedTuple):
-    """F of the preconditioner [b t c h w], and the move of its base [b t c h w]."""
+    """F of the preconditioner [b t c h w]; the move of its base [b t c h w]; the log of a factor on its spread
+    [b t 1 h w], None to leave it.
+    """
 
     f: Tensor
     shift: Tensor
+    doubt: Tensor | None = None
+
+
+MAX_DOUBT = 3.0
+"""The spread of a pixel is changed at most 20-fold either way (chosen, not tuned)."""
 
 
 class Memory(NamedTuple):
@@ -150,7 +158,7 @@ class SpaceTimeUNet(nn.Module):
             self.velocity = zero(nn.Conv2d(widths[1], 4, 3, padding=1))
             self.read_warped = nn.Conv2d(2 * c * p * p, widths[0], 3, padding=1)
         self.out_norm = Norm(widths[0], config.norm)
-        self.out = zero(nn.Conv2d(widths[0], (c + 3) * p * p, 3, padding=1))
+        self.out = zero(nn.Conv2d(widths[0], (c + 4) * p * p, 3, padding=1))
         self.recompute = False
         """Trade time for memory: recompute each block's activations in the backward pass."""
 
@@ -227,11 +235,12 @@ class SpaceTimeUNet(nn.Module):
             return Output(x.base, x.base)  # the heads have no temporal attention: nothing more to remember
         h = self.out(F.silu(self.out_norm(h)))
         h = rearrange(h, "(b t) (c p q) h w -> b t c (h p) (w q)", t=t, p=p, q=p).float()
-        f, choice = h.split([self.config.channels, 3], 2)
+        f, choice, doubt = h.split([self.config.channels, 3, 1], 2)
+        doubt = MAX_DOUBT * (doubt / MAX_DOUBT).tanh()
         if not self.config.warp:
-            return Output(f, torch.zeros_like(f))
+            return Output(f, torch.zeros_like(f), doubt)
         p_near, p_far, _ = choice.softmax(2).split(1, 2)  # the third choice keeps the base where it is
-        return Output(f, p_near * (near - x.base) + p_far * (far - x.base))
+        return Output(f, p_near * (near - x.base) + p_far * (far - x.base), doubt)
 
     def _embedding(self, x: Inputs, level: Tensor, vector: Tensor | None) -> Tensor:
         """[b t e] from the level, the means of the maps, and the class or text vector (zeros: no condition)."""
@@ -375,8 +384,6 @@ class Norm(nn.Module):
         if self.kind == "rms":
             scale = x.float().square().mean(1, keepdim=True).add(1e-6).rsqrt().to(x.dtype)
             return x * scale * self.weight.to(x.dtype)[:, None, None] + self.bias.to(x.dtype)[:, None, None]
-        # bf16 group norm in channels_last is 16 times slower than contiguous on small maps on CPU (docs/log.md).
-        x = x.contiguous() if x.device.type == "cpu" else x
         return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), eps=1e-5)
 
 
