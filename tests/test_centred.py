@@ -1,5 +1,6 @@
 """The cheap guess is what a careful person would write, and the network only says how it is wrong."""
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -190,16 +191,17 @@ def test_clips_of_a_batch_have_their_own_index_and_mask() -> None:
 
 
 class Says(SpaceTimeUNet):
-    """A network that answers F and shift as told, and keeps what it was asked."""
+    """A network that answers F, shift and doubt as told, and keeps what it was asked."""
 
-    def __init__(self, f: Tensor | float = 0.0, shift: Tensor | float = 0.0) -> None:
+    def __init__(self, f: Tensor | float = 0.0, shift: Tensor | float = 0.0, doubt: float | None = None) -> None:
         super().__init__(Config(channels=2, widths=(16, 16)))
-        self.f, self.moves = f, shift
+        self.f, self.moves, self.doubt = f, shift, doubt
 
     def forward(self, x: Inputs, level: Tensor, index: Tensor, known: Tensor, **_: object) -> Output:
         self.asked, self.level, self.known = x, level, known
         zero = torch.zeros_like(x.base)
-        return Output(zero + self.f, zero + self.moves)
+        doubt = None if self.doubt is None else zero[:, :, :1] + self.doubt
+        return Output(zero + self.f, zero + self.moves, doubt)
 
 
 def network(seed: int = 0) -> SpaceTimeUNet:
@@ -331,6 +333,18 @@ def test_about_a_guess_it_is_edm_moved_there() -> None:
     d = CentredDenoiser(Says(), Spread())(z, s, c, g)
     expected = g.base + g.sd**2 / (g.sd**2 + 0.3**2) * (z - g.base)
     torch.testing.assert_close(d[:, 1:], expected[:, 1:])
+
+
+@pytest.mark.parametrize("doubt", [-2.0, 0.0, 1.5])
+def test_doubt_is_a_factor_on_the_spread(doubt: float) -> None:
+    c, net = canvas([1, 0, 0]), Says(f=0.7, doubt=doubt)
+    g = guess(c, Spread())
+    wider = replace(g, sd=g.sd * math.exp(doubt))
+    z, s = torch.randn_like(c.frames), torch.tensor([0.3])
+    d = CentredDenoiser(net, Spread())(z, s, c, g)
+    torch.testing.assert_close(d, CentredDenoiser(Says(f=0.7), Spread())(z, s, c, wider), rtol=1e-5, atol=1e-6)
+    # What the network is shown does not depend on its answer.
+    torch.testing.assert_close(net.asked.noisy[:, 1:], ((z - g.base) * (0.09 + g.sd**2).rsqrt())[:, 1:])
 
 
 def test_a_clean_clip_comes_back_as_it_is() -> None:
