@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from videodiff import video
 from videodiff.errors import LimitExceeded, UnreadableInput, UserError
@@ -161,6 +161,34 @@ def test_rotated_clips_come_upright(clips):
         stored = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
     shown = video.read(clips / "rotate_90.mov").frames[0]
     assert np.abs(np.rot90(stored, -1) - shown).mean() < 3
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pictures_come_upright_and_gray_ones_are_mirrored_too(tmp_path, name, mode):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        stored = Image.fromarray(ramp(1)[0]).convert(mode)
+        stored.save(tmp_path / name, exif=exif)
+        stored.getexif()[0x0112] = orientation
+        upright = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+        np.testing.assert_array_equal(video.read(tmp_path / name).frames[0], upright)
+        info = video.probe(tmp_path / name)
+        assert (info.height, info.width) == upright.shape[:2]
+
+
+def test_16_bit_gray_is_scaled(tmp_path):
+    levels = np.arange(0, 65536, 256, np.uint16).reshape(16, 16)
+    for name in ("a.png", "a.tiff"):
+        Image.fromarray(levels).save(tmp_path / name)
+        assert (video.read(tmp_path / name).frames[0] == (levels >> 8)[..., None]).all()
+
+
+def test_the_thumbnails_of_a_photograph_are_no_film(tmp_path):
+    views = [Image.fromarray(f) for f in ramp(3)]
+    views[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=views[1:])
+    assert len(video.read(tmp_path / "a.jpg").frames) == 1
 
 
 def test_variable_frame_rate_is_resampled_by_time(tmp_path):

@@ -152,6 +152,23 @@ def test_a_picture_with_the_name_of_a_film_is_read_as_what_it_is(tmp_path):
     np.testing.assert_array_equal(video.read(tmp_path / "a.mp4").frames, ramp(1))
 
 
+def test_a_format_we_do_not_read_is_left_out_of_a_folder(tmp_path):
+    for number, form in enumerate(["PNG", "PPM", "EPS", "TGA"]):
+        Image.fromarray(ramp(1)[0]).save(tmp_path / f"{number}.png", form)
+    clip = video.read(tmp_path)
+    assert len(clip.frames) == 1
+    assert [note[:15] for note in clip.notes] == ["left out: 1.png", "left out: 2.png", "left out: 3.png"]
+
+
+def test_a_damaged_picture_still_gives_its_settings(tmp_path):
+    with video.Writer(tmp_path / "frames", 10, {"seed": 1}) as writer:
+        writer.add(ramp(1)[0])
+    path = tmp_path / "frames" / "00000.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert isinstance(attempt(path), UnreadableInput)
+    assert video.read_metadata(path) == {"seed": 1}
+
+
 @pytest.mark.parametrize("trusted", [False, True])
 def test_no_name_and_no_playlist_reaches_ffmpeg(tmp_path, monkeypatch, trusted):
     def refuse(*_):

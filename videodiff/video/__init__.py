@@ -1,8 +1,8 @@
-"""Video files in and out: the one door for PyAV and Pillow.
+"""Video files in and out: the one door for PyAV, imageio and Pillow.
 
 Reading (`reader.py`) and writing (`writer.py`) are what others call; `sheets.py` makes pictures of clips. Behind the
 reader, `guard.py` sends a `Request` to `child.py`, which decodes with `decode.py` (films) or `pictures.py`, choosing
-frames by `choose.py` and placing pixels by `geometry.py`. PyAV and Pillow load when first needed: importing is cheap.
+frames by `choose.py` and placing pixels by `geometry.py`. The three libraries load when first needed.
 """
 
 from videodiff.video.metadata import read_metadata, write_sidecar

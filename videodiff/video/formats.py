@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -149,15 +148,15 @@ class Folder:
 
     def add(self, frame: np.ndarray) -> None:
         """Appends a frame, uint8 [h w 3]."""
-        from PIL import Image, PngImagePlugin
+        import imageio.v3 as iio
+        from PIL.PngImagePlugin import PngInfo  # how imageio takes text
 
-        chunks = PngImagePlugin.PngInfo()
+        chunks = PngInfo()
         if self.place == 0 and self.text is not None:
             chunks.add_itxt("videodiff", self.text)
-        data = BytesIO()
-        Image.fromarray(frame).save(data, "PNG", pnginfo=chunks)
+        data = iio.imwrite("<bytes>", frame, extension=".png", plugin="pillow", pnginfo=chunks)
         with self.opener(self.path / f"{self.place:05d}.png", "wb") as file:
-            file.write(data.getvalue())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         self.place += 1

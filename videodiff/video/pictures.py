@@ -1,4 +1,4 @@
-"""Single pictures, animations and folders of pictures to frames, with Pillow.
+"""Single pictures, animations and folders of pictures to frames, with imageio.
 
 GIF, WebP and APNG keep their own times; pictures without times are shown at `DEFAULT_FPS`. Transparency is composited
 over black, EXIF orientation is applied.
@@ -12,29 +12,34 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from videodiff.errors import LimitExceeded, UnreadableInput
 from videodiff.video.choose import Fitter, check_length, check_size, choose, over_black
 from videodiff.video.geometry import Placement
 from videodiff.video.shapes import DEFAULT_FPS, PICTURES, ClipInfo, Frame, Limits, Request, Table
 
-FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP", "TIFF")
+FORMATS = {b"GIF8": "gif", b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"BM": "bmp", b"RIFF....WEBP": "webp"}
+FORMATS |= dict.fromkeys((rb"II[*+]\0", rb"MM\0[*+]"), "tiff")
+"""The formats read here, by a pattern for their first bytes; a name says nothing."""
 DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error)
 DAMAGE += (AttributeError, ArithmeticError, AssertionError, Image.DecompressionBombError)
-"""What Pillow raises on damaged files; SyntaxError is its own word for a broken header."""
+"""What imageio and the Pillow below it raise on damaged files; SyntaxError is Pillow's word for a broken header."""
 
 
 def is_pictures(path: str) -> bool:
     """Whether the path is read here and not as a film: a folder, or a picture by its first bytes."""
-    if Path(path).is_dir():
-        return True
+    return Path(path).is_dir() or _form(path) != ""
+
+
+def _form(path: str) -> str:
     with open(path, "rb") as file:
         head = file.read(16)
-    starts = (b"GIF8", b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
-    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return next((form for start, form in FORMATS.items() if re.match(start, head, re.DOTALL)), "")
 
 
 def files(folder: str) -> list[str]:
@@ -56,23 +61,21 @@ def probe(path: str, limits: Limits) -> ClipInfo:
         first = probe(names[0], limits)
         shown = len(names) / float(DEFAULT_FPS)
         return replace(first, container="folder", fps=DEFAULT_FPS, num_frames=len(names), duration=shown)
-    stays = [seconds for _, seconds, _ in _walk(path, limits, [])]
-    moving = len(stays) > 1
-    with _opened(path, limits) as picture:
-        form = (picture.format or "picture").lower()
-        turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        width, height = picture.size[::-1] if turned else picture.size
-        return ClipInfo(
-            container=form,
-            codec=form,
-            pix_fmt=picture.mode,
-            width=width,
-            height=height,
-            fps=Fraction(len(stays) / sum(stays)).limit_denominator(1001) if moving else DEFAULT_FPS,
-            num_frames=len(stays),
-            duration=sum(stays) if moving else None,
-            has_alpha=_clear(picture),
-        )
+    walked = _walk(path, limits, [])
+    _, facts, pixels = next(walked)
+    stays = [_duration(facts), *(_duration(later) for _, later, _ in walked)]
+    moving, form = len(stays) > 1, _form(path)
+    return ClipInfo(
+        container=form,
+        codec=form,
+        pix_fmt=facts["mode"],
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        fps=Fraction(len(stays) / sum(stays)).limit_denominator(1001) if moving else DEFAULT_FPS,
+        num_frames=len(stays),
+        duration=sum(stays) if moving else None,
+        has_alpha=pixels.shape[2] == 4,
+    )
 
 
 def frames(request: Request) -> Iterator[ClipInfo | Frame | str]:
@@ -90,7 +93,7 @@ def frames(request: Request) -> Iterator[ClipInfo | Frame | str]:
 
     fitter = Fitter(info, request)
     chosen = islice(timed, request.span[2], sum(request.span[2:])) if request.span else choose(timed, request, info.fps)
-    made = (Frame(_fitted(picture, fitter.place(picture.height, picture.width)), time) for time, picture in chosen)
+    made = (Frame(_fitted(pixels, fitter.place(*pixels.shape[:2])), time) for time, pixels in chosen)
     yield from deque(made, maxlen=request.last) if request.last else made
     yield from fitter.notes
     yield from notes
@@ -104,10 +107,13 @@ def table(path: str, limits: Limits) -> Table:
 
 def metadata(path: str, limits: Limits) -> dict[str, str]:
     """Text of the first picture: PNG text chunks, GIF comment."""
-    with _opened(files(path)[0] if Path(path).is_dir() else path, limits) as picture:
+    first = files(path)[0] if Path(path).is_dir() else path
+    # Pillow, because imageio decodes a PNG before it gives its text: that of a damaged picture would be lost
+    with _opened(first), Image.open(first) as picture:
+        check_size(Path(first).name, *picture.size, limits)
         values = {k.lower(): v for k, v in picture.info.items() if isinstance(k, str)}
-        texts = {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in values.items()}
-        return texts | (_gif_comment(path) if picture.format == "GIF" else {})
+    texts = {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in values.items()}
+    return texts | (_gif_comment(first) if _form(first) == "gif" else {})
 
 
 def _gif_comment(path: str) -> dict[str, str]:
@@ -123,68 +129,74 @@ def _gif_comment(path: str) -> dict[str, str]:
     return {key: value} if value else {}
 
 
-def _opened(path: str, limits: Limits) -> Image.Image:
+def _opened(path: str) -> Any:
     name = Path(path).name
     try:
-        picture = Image.open(path, formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise LimitExceeded(f"{name} is too large ({_reason(error)}); scale it down") from None
+        if not _form(path):  # Pillow knows more formats, some of which start programs
+            raise ValueError("not one of the formats GIF, WebP, PNG, JPEG, BMP and TIFF")
+        return iio.imopen(Path(path).absolute(), "r", plugin="pillow")  # a string might be fetched from the net
     except DAMAGE as error:
-        raise UnreadableInput(f"{name} is not a readable picture ({_reason(error)}); it may be damaged") from None
-    check_size(name, *picture.size, limits)
-    return picture
+        cause = error.__cause__ or error
+        if isinstance(cause, Image.DecompressionBombError | MemoryError):
+            raise LimitExceeded(f"{name} is too large ({_reason(cause)}); scale it down") from None
+        raise UnreadableInput(f"{name} is not a readable picture ({_reason(cause)}); it may be damaged") from None
 
 
-def _duration(picture: Image.Image) -> float:
+def _duration(facts: dict[str, Any]) -> float:
     """Seconds the frame is shown; browsers take 0.1 s for times of 10 ms and less, and so do we."""
-    milliseconds = picture.info.get("duration", 0) or 0
+    milliseconds = facts.get("duration", 0) or 0
     return float(milliseconds) / 1000 if milliseconds > 10 else float(1 / DEFAULT_FPS)
 
 
-def _animation(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[float, Image.Image]]:
-    return ((time, frame) for time, _, frame in _walk(path, limits, notes))
+def _animation(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[float, np.ndarray]]:
+    return ((time, pixels) for time, _, pixels in _walk(path, limits, notes))
 
 
-def _walk(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[float, float, Image.Image]]:
-    """(seconds from the beginning, seconds shown, frame) of each frame, up to the first that is damaged."""
-    name, time = Path(path).name, 0.0
-    with _opened(path, limits) as picture:
+def _walk(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[float, dict[str, Any], np.ndarray]]:
+    """(seconds from the beginning, facts, pixels) of each frame, up to the first that is damaged."""
+    with _opened(path) as source:
+        name, form, time = Path(path).name, _form(path), 0.0
         for seen in range(limits.max_frames + 1):
             try:
-                if seen and not _seek(picture, seen):
-                    notes += _cut_short(path, picture, seen)
+                try:
+                    height, width = source.properties(index=seen).shape[:2]
+                except EOFError:  # there is no further frame
+                    if form == "gif" and not Path(path).read_bytes().rstrip(b"\0").endswith(b";"):
+                        notes.append(f"decoded {seen} frames, then the file ends too early")
                     return
-                check_size(name, *picture.size, limits)
-                picture.load()
-                frame = ImageOps.exif_transpose(picture).convert("RGBA") if _clear(picture) else _plain(picture)
-                stays = _duration(picture)
+                check_size(name, width, height, limits)
+                pixels, facts = _decoded(source, seen)
+                stays = _duration(facts)
             except DAMAGE as error:
                 if not seen:
                     raise UnreadableInput(f"{name} is damaged: no frame can be decoded ({_reason(error)})") from None
                 notes.append(f"decoded {seen} frames, then the data were damaged ({_reason(error)})")
                 return
-            yield time, stays, frame
+            yield time, facts, pixels
+            if form == "jpeg":  # what may follow in a photograph is a thumbnail or another view
+                return
             time += stays
     raise LimitExceeded(f"{name}: over the limit max_frames, {limits.max_frames}; cut it or raise it")
 
 
-def _seek(picture: Image.Image, place: int) -> bool:
-    """Whether there is a further frame. Those of a photograph (MPO) are thumbnails or other views, not a film."""
-    try:
-        picture.seek(place)
-    except EOFError:
-        return False
-    return picture.format != "MPO"
+def _decoded(source: Any, place: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Upright RGB, or RGBA if anything may be transparent, uint8 [h w c]; and what the file says of the frame."""
+    facts = source.metadata(index=place, exclude_applied=False)
+    clear, gray = "a" in facts["mode"].lower() or "transparency" in facts, facts["mode"].startswith("I")
+    pixels = source.read(index=place, mode="RGBA" if clear else "I" if gray else "RGB", writeable_output=False)
+    if pixels.ndim == 2:  # 16-bit gray: as RGB it would be clipped instead of scaled
+        pixels = (pixels >> 8).clip(0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    facts = source.metadata(index=place, exclude_applied=False)  # WebP gives its times, TIFF turns, while it is decoded
+    return _upright(pixels, facts.get("Orientation", 1)), facts
 
 
-def _cut_short(path: str, picture: Image.Image, seen: int) -> list[str]:
-    """A note if the file ends without the mark of its end, which Pillow does not mind in a GIF."""
-    if picture.format != "GIF" or Path(path).read_bytes().rstrip(b"\0").endswith(b";"):
-        return []
-    return [f"decoded {seen} frames, then the file ends too early"]
+def _upright(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """Turned and mirrored as EXIF says; imageio does not mirror gray pictures."""
+    pixels = pixels.swapaxes(0, 1) if turn in (5, 6, 7, 8) else pixels
+    return pixels[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
 
 
-def _folder(path: str, limits: Limits, notes: list[str], fps: Fraction) -> Iterator[tuple[float, Image.Image]]:
+def _folder(path: str, limits: Limits, notes: list[str], fps: Fraction) -> Iterator[tuple[float, np.ndarray]]:
     """One frame a picture; a damaged one is left out, so that the rest of the clip can be used."""
     good = 0
     for place, name in enumerate(files(path)):
@@ -197,20 +209,8 @@ def _folder(path: str, limits: Limits, notes: list[str], fps: Fraction) -> Itera
         raise UnreadableInput(f"no picture of the folder {Path(path).name} can be decoded: {notes[0]}")
 
 
-def _clear(picture: Image.Image) -> bool:
-    return "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info
-
-
-def _plain(picture: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I;16") or upright.mode == "I":  # 16-bit gray: Pillow would clip instead of scaling
-        return Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return upright.convert("RGB")
-
-
-def _fitted(picture: Image.Image, placement: Placement) -> np.ndarray:
-    pixels = over_black(np.asarray(picture))
-    return placement.apply(scaled(pixels, *placement.scaled))
+def _fitted(pixels: np.ndarray, placement: Placement) -> np.ndarray:
+    return placement.apply(scaled(over_black(pixels), *placement.scaled))
 
 
 def scaled(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Pictures of clips: contact sheets and preview strips, and the one way arrays are resized."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -33,10 +32,10 @@ def contact_sheet(frames: np.ndarray, columns: int, labels: Sequence[str] | None
     draw = ImageDraw.Draw(sheet)
     for number, frame in enumerate(frames):
         x, y = gap + number % columns * (w + gap), gap + number // columns * (h + text + gap)
-        sheet.paste(_picture(frame), (x, y))
+        sheet.paste(Image.fromarray(_rgb(frame)), (x, y))
         if labels and number < len(labels):
             draw.text((x, y + h), labels[number], fill="black")
-    data = _encoded(sheet, "PNG")
+    data = _encoded(np.asarray(sheet), ".png")
     if path is not None:
         with open(path, "wb") as file:
             file.write(data)
@@ -47,16 +46,14 @@ def jpeg(frames: np.ndarray, quality: int = 80, max_frames: int = 8) -> bytes:
     """A JPEG strip of at most `max_frames` evenly spaced frames uint8 [t h w c], or of one frame [h w c]: a preview."""
     frames = frames[None] if frames.ndim == 3 else frames
     shown = frames[np.linspace(0, len(frames) - 1, min(len(frames), max_frames)).round().astype(int)]
-    return _encoded(_picture(np.concatenate(list(shown), axis=1)), "JPEG", quality=quality)
+    return _encoded(_rgb(np.concatenate(list(shown), axis=1)), ".jpg", quality=quality)
 
 
-def _picture(frame: np.ndarray) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(frame, (*frame.shape[:2], 3))))
+def _rgb(frame: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.broadcast_to(frame, (*frame.shape[:2], 3)))
 
 
-def _encoded(picture: Any, form: str, **options: Any) -> bytes:
-    data = BytesIO()
-    picture.save(data, form, **options)
-    return data.getvalue()
+def _encoded(pixels: np.ndarray, extension: str, **options: Any) -> bytes:
+    import imageio.v3 as iio
+
+    return iio.imwrite("<bytes>", pixels, extension=extension, plugin="pillow", **options)
