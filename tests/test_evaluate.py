@@ -17,7 +17,7 @@ from videodiff.centred import Spread
 from videodiff.checkpoint import Levels, Window, save
 from videodiff.datasets.moving_mnist import test_clip as digits_of  # not a test, whatever its name
 from videodiff.errors import MissingExtra, UnreadableInput, UserError
-from videodiff.evaluate import PROTOCOLS, answer, as_table, evaluate, film_windows, judge, noise_key, window_starts
+from videodiff.evaluate import PROTOCOLS, answer, as_table, canvases, evaluate, film_windows, judge, window_starts
 from videodiff.events import Metric, Note, Progress, Saved
 from videodiff.metrics.psnr import FLOOR
 from videodiff.models import unet
@@ -314,25 +314,28 @@ def test_the_network_never_sees_the_frames_it_is_asked_for(films: Path, colour: 
         truth = frames[: question.length]
         hidden = truth.copy()
         hidden[list(question.wanted)] = 255 - hidden[list(question.wanted)]
-        one, two = (np.concatenate(list(answer(model, x, question, settings, [1, 2]))) for x in (truth, hidden))
+        one, two = (
+            np.concatenate(list(answer(model, np.stack([x, x]), [1, 2], question, settings))) for x in (truth, hidden)
+        )
         assert one.shape == (2, len(question.wanted), 64, 64, 3)
         np.testing.assert_array_equal(one, two)
         assert (one[0] != one[1]).any()
 
 
-def test_a_sample_does_not_depend_on_how_many_there_are(
+def test_a_sample_does_not_depend_on_what_shares_its_batch(
     films: Path, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, question = request(films, colour), PROTOCOLS["real-v1"].questions["interpolation_4x"]
-    model, frames = open_model(settings), clip(13)
-    seeds = [noise_key(0, "set", "clip", 0, i) for i in range(3)]
-    together = np.concatenate(list(answer(model, frames, question, settings, seeds)))
-    monkeypatch.setattr(module, "BATCH", 2)
-    parts = list(answer(model, frames, question, settings, seeds))
-    assert [len(part) for part in parts] == [2, 1]
-    assert abs(np.concatenate(parts).astype(int) - together).max() <= 1
-    assert len(set(seeds)) == 3
+    settings, question = request(films, colour, samples=2), PROTOCOLS["real-v1"].questions["interpolation_4x"]
+    model, asked = open_model(settings), np.stack([clip(13), clip(13, seed=1)])
+    frames, seeds = canvases(asked, settings, "set", "clip")
+    assert len(set(seeds)) == len(frames) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
+    np.testing.assert_array_equal(frames[[0, 1]], asked[[0, 0]])
+    (together,) = answer(model, frames, seeds, question, settings)
+    monkeypatch.setattr(module, "BATCH", 3)
+    parts = list(answer(model, frames, seeds, question, settings))
+    assert [len(part) for part in parts] == [3, 1]
+    assert abs(np.concatenate(parts).astype(int) - together).max() <= 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ Scores = dict[str, Figures]
 """Figures by who made the frames: `single` (mean over the samples), `best`, `mean_of_samples`, and the baselines."""
 
 BATCH = 16
-"""Samples of one window that go through the network at once."""
+"""Windows that go through the network at once."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -210,21 +210,19 @@ def evaluate(settings: Evaluate) -> Generator[Event, None, dict[str, Any]]:
                 skipped[clip] = str(error)
                 yield Note(f"skipped in {name}: {error}")
                 cut = []
-            for number, window in enumerate(cut):
-                for task, question in protocol.questions.items():
-                    frames = window[: question.length]
-                    seeds = [noise_key(settings.seed, name, clip, number, i) for i in range(settings.samples)]
-                    parts = []
-                    for part in answer(model, frames, question, settings, seeds):
-                        parts.append(part)
-                        yield Progress(done, total, "clips")
-                    samples = np.concatenate(parts)
-                    mean = to_bytes(samples.mean(axis=0))
-                    scores[task].setdefault(clip, []).append(judge(frames, question, samples, mean, protocol.binary))
+            for task, question in protocol.questions.items() if cut else ():
+                asked = np.stack(cut)[:, : question.length]
+                samples = yield from collect(
+                    answer(model, *canvases(asked, settings, name, clip), question, settings),
+                    Progress(done, total, "clips"),
+                )
+                for frames, some in zip(asked, np.split(samples, len(asked)), strict=True):
+                    mean = to_bytes(some.mean(axis=0))
+                    scores[task].setdefault(clip, []).append(judge(frames, question, some, mean, protocol.binary))
                     if (sheet := sheets.pop((name, task), None)) is not None:
-                        replace_file(sheet, draw(frames, question, samples[0], mean))
+                        replace_file(sheet, draw(frames, question, some[0], mean))
                         yield Saved(str(sheet), "sheet")
-                size = window.shape[1:3]
+                size = asked.shape[2:4]
             done += 1
         yield Progress(done, total, "clips")
 
@@ -276,18 +274,21 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 # One window
 
 
-def answer(
-    model: Model, frames: np.ndarray, question: Question, settings: Evaluate, seeds: Sequence[int]
-) -> Iterator[np.ndarray]:
-    """The wanted frames, uint8 [samples wanted h w c], some samples at a time.
+def canvases(asked: np.ndarray, settings: Evaluate, name: str, clip: str) -> tuple[np.ndarray, list[int]]:
+    """Windows [w t h w c] of a clip, each as often in a row as samples are wanted, and the seed of each."""
+    places = [(window, sample) for window in range(len(asked)) for sample in range(settings.samples)]
+    return np.repeat(asked, settings.samples, axis=0), [noise_key(settings.seed, name, clip, *p) for p in places]
 
-    Samples of one window share a batch; windows do not, because the levels walked depend on a batch's largest spread.
-    """
+
+def answer(
+    model: Model, frames: np.ndarray, seeds: Sequence[int], question: Question, settings: Evaluate
+) -> Iterator[np.ndarray]:
+    """The wanted frames, uint8 [n wanted h w c], of windows [n t h w c] with a seed for each; BATCH at a time."""
     size = model.shape(settings.window).window
     for first in range(0, len(seeds), BATCH):
-        some = tuple(seeds[first : first + BATCH])
-        filled = np.repeat(frames[None], len(some), axis=0)
+        filled = frames[first : first + BATCH].copy()
         filled[:, question.wanted] = 0
+        some = tuple(seeds[first : first + BATCH])
         for number, window in enumerate(windows(question.known, question.wanted, size)):
             places = sorted((*window.observed, *window.new))
             part = as_tensor(filled[:, places])
@@ -301,6 +302,15 @@ def answer(
             for b, z in enumerate(last.z):
                 filled[b, window.new] = to_pixels(z)[[places.index(place) for place in window.new]]
         yield filled[:, question.wanted]
+
+
+def collect(parts: Iterator[np.ndarray], sign: Progress) -> Generator[Event, None, np.ndarray]:
+    """All parts in one, with a sign of life after each."""
+    done = []
+    for part in parts:
+        done.append(part)
+        yield sign
+    return np.concatenate(done)
 
 
 def noise_key(*parts: object) -> int:
