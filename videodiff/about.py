@@ -51,7 +51,7 @@ def catalogue(what: str) -> dict[str, Any]:
     """Names with one line each."""
     from videodiff.datasets import DATASETS
     from videodiff.models import NETWORKS
-    from videodiff.presets import PRESETS
+    from videodiff.presets import PRESETS, QUALITIES
     from videodiff.sampling import SAMPLERS
     from videodiff.tasks import TASKS
 
@@ -59,7 +59,7 @@ def catalogue(what: str) -> dict[str, Any]:
         "checkpoints": {name: _card_line(name) for name in checkpoint.names()},
         "tasks": {name: _first_line(module) for name, module in TASKS.items()},
         "samplers": {name: row.help for name, row in SAMPLERS.items()},
-        "presets": {name: row.help for name, row in PRESETS.items()},
+        "presets": {n: row.help for rows in (QUALITIES, PRESETS) for n, row in rows.items()},
         "networks": {name: _first_line(module) for name, module in NETWORKS.items()},
         "datasets": {name: _first_line(made) for name, made in DATASETS.items()},
     }

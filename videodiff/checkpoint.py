@@ -98,7 +98,8 @@ def load(name: str) -> Bundle:
     window = validate(Window, config["window"], CheckpointError, f"{folder}/config.json")
     try:
         with torch.device("meta"):
-            expected = NETWORKS[config["network"]].build(model).state_dict()
+            # Weights that modules share have one name here, and are stored once.
+            expected = dict(NETWORKS[config["network"]].build(model).named_parameters())
     except (ValueError, RuntimeError, ArithmeticError, IndexError, AssertionError, TypeError) as error:
         raise CheckpointError(f"{folder}/config.json does not describe a network: {error}") from error
     size = sum(x.numel() for x in expected.values())
@@ -106,11 +107,20 @@ def load(name: str) -> Bundle:
         raise CheckpointError(f"{folder}/config.json asks for {size:.1e} parameters; at most {MAX_PARAMETERS:.0e}")
     tensors = load_tensors(folder, "model", {name: x.shape for name, x in expected.items()})
     net = NETWORKS[config["network"]].build(model)
-    net.load_state_dict({name: x.float() for name, x in tensors.items()})
+    net.load_state_dict({name: x.float() for name, x in tensors.items()}, strict=False)  # the names were checked
     net.eval().requires_grad_(False)
     return Bundle(
         folder.name, net, config["network"], model, spread, levels, window, config.get("training", {}), digest(folder)
     )
+
+
+def export(state: Path, folder: Path) -> None:
+    """Copy the checkpoint within a saved training state - config and EMA weights alone - to a folder to share."""
+    with Replacing(folder) as part:
+        if (card := folder / "README.md").is_file():
+            shutil.copyfile(card, part / "README.md")
+        for file in [state / "config.json", *state.glob("model*.safetensors")]:
+            shutil.copyfile(file, part / file.name)
 
 
 def save(

@@ -29,6 +29,7 @@ from videodiff.settings import (
     Interpolate,
     Predict,
     Settings,
+    Task,
     Train,
     load,
     validate,
@@ -90,7 +91,7 @@ def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
                 annotation=Annotated[_plain(about), Parameter(help=about.description or "", negative=())],
             )
         )
-    extra = TRAIN_EXTRA if kind is Train else {}
+    extra = TRAIN_EXTRA if kind is Train else TASK_EXTRA if issubclass(kind, Task) else {}
     for field, (annotation, about_extra) in {**extra, **COMMON}.items():
         signature.append(
             inspect.Parameter(
@@ -112,12 +113,15 @@ COMMON: dict[str, tuple[Any, str]] = {
     "json": (bool, "Print events as JSON lines."),
     "dry_run": (bool, "Say what would be done and what it would cost; write nothing."),
 }
+TASK_EXTRA: dict[str, tuple[Any, str]] = {
+    "preset": (str | None, "draft, fine or likely; see `videodiff list presets`."),
+}
 TRAIN_OPTIONS = (
-    "out", "steps", "batch", "rate", "seed", "device", "precision", "threads", "minutes", "recompute"
+    "out", "steps", "batch", "rate", "seed", "device", "precision", "threads", "minutes", "recompute", "decay", "export"
 )  # fmt: skip
 TRAIN_EXTRA: dict[str, tuple[Any, str]] = {
-    "data": (tuple[str, ...], "Folders of clips; moving_layers; moving_mnist:FOLDER. Replaces the preset's data."),
-    "preset": (str | None, "A row of `videodiff list presets`."),
+    "data": (tuple[str, ...] | None, "Folders of clips; moving_layers; moving_mnist:FOLDER. Replaces the preset's data."),
+    "preset": (str | None, "What to train; see `videodiff list presets`."),
 }
 
 
@@ -136,9 +140,9 @@ def _plain(about: "FieldInfo") -> Any:
 def perform(kind: type[Settings], given: dict[str, Any]) -> None:
     """Run one request and print its events."""
     source, as_lines, dry = given.pop("from_", None), given.pop("json", False), given.pop("dry_run", False)
-    values = {**(_former(source, kind) if source else {}), **given}
+    values = {**(_former(source, kind) if source else {}), **_preset(kind, given.pop("preset", None)), **given}
     if kind is Train:
-        values = _train_values(values)
+        values["data"] = [_data_row(row) if isinstance(row, str) else row for row in values.get("data") or DATA]
     settings = validate(kind, values, where=str(kind.model_fields["kind"].default))
     from videodiff import service
 
@@ -162,19 +166,20 @@ def _former(source: Path, kind: type[Settings]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("output", "overwrite", "report", "sheet")}
 
 
-def _train_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Preset and --data of `videodiff train` as fields of the request."""
-    from videodiff.presets import PRESETS
+def _preset(kind: type[Settings], name: str | None) -> Mapping[str, Any]:
+    """The settings of a preset for this kind of request."""
+    from videodiff.presets import PRESETS, QUALITIES
 
-    preset = values.pop("preset", None)
-    if preset is not None:
-        if preset not in PRESETS:
-            raise UserError(f"no preset {preset!r}; there are {', '.join(PRESETS)} (`videodiff list presets`)")
-        values = {**PRESETS[preset].settings, **values}
-    data = values.get("data")
-    if data and isinstance(data[0], str):
-        values["data"] = [_data_row(text) for text in data]
-    return values
+    rows: Mapping[str, Any] = PRESETS if kind is Train else QUALITIES
+    if name is None:
+        return {}
+    if name not in rows:
+        raise UserError(f"no preset {name!r}; there are {', '.join(rows)} (`videodiff list presets`)")
+    return rows[name].settings
+
+
+DATA = ("moving_layers",)
+"""What is trained on where neither --data nor a preset says."""
 
 
 def _data_row(text: str) -> dict[str, Any]:

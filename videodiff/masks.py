@@ -23,6 +23,12 @@ def draw(generator: torch.Generator, b: int, t: int, size: tuple[int, int], mixt
     return torch.stack([MASKS[names[i]](generator, t, *size) for i in picks])
 
 
+def drop_vector(generator: torch.Generator, vector: Tensor, p: float) -> Tensor:
+    """Class or text vectors [b d], each row dropped (nan) with probability p: guidance needs it (arXiv 2207.12598)."""
+    dropped = torch.rand(len(vector), 1, generator=generator, device=generator.device) < p
+    return torch.where(dropped, torch.full_like(vector, torch.nan), vector)
+
+
 def _integer(generator: torch.Generator, low: int, high: int) -> int:
     """Uniform in low..high, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))

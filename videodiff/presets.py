@@ -1,9 +1,24 @@
-"""Training presets: each row is a `Train` request, the command that runs it, and what to expect of it.
+"""Presets: rows of settings under a name. What is given beside a preset overrides it.
 
-videodiff train --preset digits --out runs/digits
+    videodiff predict clip.mp4 --preset likely          # QUALITIES: how a clip is sampled
+    videodiff train --preset digits --out runs/digits   # PRESETS: what is trained, on what
 """
 
 from typing import Any, NamedTuple
+
+
+class Quality(NamedTuple):
+    """Sampling settings that differ from the defaults."""
+
+    help: str
+    settings: dict[str, Any]
+
+
+QUALITIES: dict[str, Quality] = {
+    "draft": Quality("a quick look: 4 steps", {"steps": 4}),
+    "fine": Quality("lively and detailed: 24 steps", {"steps": 24}),
+    "likely": Quality("closest to the truth on average, less lively: the mean of 8 samples", {"average": 8}),
+}
 
 
 class Preset(NamedTuple):

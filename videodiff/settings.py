@@ -260,7 +260,6 @@ class Train(Settings):
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the weight average, reached after a warm-up.")
     move_weight: float = Field(0.2, ge=0, description="Weight of |base' - x0|^2 / sd^2, which teaches the warp.")
-    drop_vector: float = Field(0.1, ge=0, le=1)
     seed: int = 0
     device: DeviceName = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -269,6 +268,7 @@ class Train(Settings):
     minutes: float | None = Field(None, gt=0, description="Stop cleanly after this long.")
     save_minutes: float = Field(10.0, gt=0, description="Minutes between saved states.")
     keep: int = Field(2, ge=1, description="Saved states to keep.")
+    export: Path | None = Field(None, description="Folder that gets the EMA weights alone with every saved state.")
     shard_mb: float = Field(15.0, gt=0, description="Largest file of a saved state.")
     log_every: int = Field(20, ge=1)
     sample_minutes: float = Field(20.0, gt=0, description="Minutes between sample sheets.")
@@ -291,7 +291,7 @@ def validate(
 ) -> T:
     """`values` (parsed JSON) as a Settings model or plain dataclass, or one clear line of `error`."""
     fields = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {})
-    if isinstance(values, Mapping) and known_only:
+    if isinstance(values, Mapping) and known_only and kind is not dict:
         for name in values:
             if name not in fields:
                 close = difflib.get_close_matches(str(name), list(fields), 1)

@@ -75,10 +75,13 @@ def fit(settings: Train) -> Iterator[Event]:
         (out / "settings.json").write_text(json.dumps(settings.as_json(), indent=1) + "\n")
     start_step = step
 
-    def save() -> Saved:
+    def save() -> Iterator[Saved]:
         seconds = lost_seconds + time.monotonic() - began
         path = save_state(settings, out, step, seen_clips, seconds, net, optimizer, ema, model, spread)
-        return Saved(str(path), "state")
+        yield Saved(str(path), "state")
+        if settings.export is not None:
+            checkpoint.export(path, settings.export)
+            yield Saved(str(settings.export), "checkpoint")
 
     last_save = last_sample = time.monotonic()
     running: list[float] = []
@@ -153,7 +156,7 @@ def fit(settings: Train) -> Iterator[Event]:
             out_of_time = float(votes) > 0
         if chief and (now - last_save > 60 * settings.save_minutes or out_of_time or step == settings.steps):
             last_save = now
-            yield save()
+            yield from save()
         if out_of_time:
             yield Note(f"stopped after {settings.minutes:g} min at step {step} of {settings.steps}; run again to go on")
             return

@@ -10,9 +10,9 @@ on the noise level or on the wanted frames, so `remember` computes them once for
 runs the wanted frames alone.
 
 The decoder also says how sure it is of the guess, pixel by pixel (`Output.doubt`), which clears noise from what stays
-still without having to copy it; and it estimates, for every wanted frame, where its pixels were in two reference frames, and moves the cheap
-guess there (`Output.shift`): a convolution cannot carry a texture over ten pixels, a warp can. What the warp cannot
-explain is left to the ordinary output F.
+still without having to copy it; and it estimates, for every wanted frame, where its pixels were in two reference
+frames, and moves the cheap guess there (`Output.shift`): a convolution cannot carry a texture over ten pixels, a warp
+can. What the warp cannot explain is left to the ordinary output F.
 """
 
 from dataclasses import dataclass
@@ -243,12 +243,17 @@ class SpaceTimeUNet(nn.Module):
         return Output(f, p_near * (near - x.base) + p_far * (far - x.base), doubt)
 
     def _embedding(self, x: Inputs, level: Tensor, vector: Tensor | None) -> Tensor:
-        """[b t e] from the level, the means of the maps, and the class or text vector (zeros: no condition)."""
+        """[b t e] from the level, the means of the maps, and the class or text vector.
+
+        A row of nan is a condition that was dropped; it gets the learned vector of no condition, as all rows do
+        without `vector`.
+        """
         phase = level[..., None] * self.level_frequencies
         parts = [phase.sin(), phase.cos(), x.maps.mean((-1, -2))]
         if self.config.vector:
             b, t = level.shape
-            v = self.no_vector.expand(b, -1) if vector is None else vector
+            v = self.no_vector.expand(b, -1)
+            v = v if vector is None else torch.where(vector.isnan(), v, vector)
             parts.append(v[:, None].expand(b, t, -1))
         return F.silu(self.embed(torch.cat(parts, -1).to(self.no_vector.dtype)))
 
