@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from test_train import Make, clips, losses, make, run
+from test_train import Make, clips, last, losses, make, run
 from torch import Tensor, nn
 
 from videodiff import checkpoint
@@ -29,12 +29,13 @@ class StandIn(nn.Module):
         assert len(dim_mults) >= 1
         assert attn_heads >= 1
         self.mix = nn.Conv3d(channels, out_dim, 3, padding=1)
+        self.shared = nn.ModuleList([nn.Linear(1, 1)] * 2)  # as the real one shares its rotary embedding
         self.times: list[Tensor] = []
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         assert time.shape == x.shape[:1]
         self.times.append(time.detach())
-        return self.mix(x) + time[:, None, None, None, None] / 1000
+        return self.mix(x) + self.shared[1](time[:, None] / 1000)[:, :, None, None, None]
 
 
 @pytest.fixture
@@ -94,6 +95,9 @@ def test_it_trains_and_comes_back(make: Make) -> None:
     assert len(losses(run(settings))) == 2
     bundle = checkpoint.load(str(settings.out))
     assert bundle.network == "lucid"
+    ema = checkpoint.load_tensors(last(settings), "ema")
+    for name, x in bundle.net.named_parameters():
+        assert torch.equal(x, ema[name].bfloat16().float()), name
     assert bundle.model.multiple == 2
 
 
