@@ -1,5 +1,6 @@
 """The one door of the command and the app: `run(settings)` does what a request says and yields its events."""
 
+import errno
 import os
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ import torch
 
 from videodiff import __version__, video
 from videodiff.datasets.moving_layers import MovingLayers
-from videodiff.errors import OutOfResources, UnreadableInput, UserError
+from videodiff.errors import OutOfResources, UserError
 from videodiff.events import Event, Note, Saved
 from videodiff.noise import NoiseSource
 from videodiff.pipeline import Model, check_memory, fill, fill_canvas, open_model, to_pixels, window_canvas
@@ -26,6 +27,8 @@ def run(settings: Settings, previews: bool = False, dry: bool = False) -> Iterat
     try:
         if isinstance(settings, Task):
             yield from _render(settings, previews, dry)
+        elif dry:
+            yield outline(settings)
         elif isinstance(settings, Train):
             yield from _train(settings)
         elif isinstance(settings, Evaluate):
@@ -41,6 +44,10 @@ def run(settings: Settings, previews: bool = False, dry: bool = False) -> Iterat
     except RuntimeError as error:
         if "allocate memory" in str(error) or "not enough memory" in str(error):  # torch's CPU allocator
             raise OutOfResources(OUT_OF_MEMORY) from error
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutOfResources("the disk is full; free some space and try again") from error
         raise
 
 
@@ -59,20 +66,23 @@ def _render(settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
     if settings.output is not None and settings.output.suffix:
         raise UserError(f"{settings.source} holds several clips; --output must then be a folder, not {settings.output}")
     if settings.output is not None and not dry:
-        settings.output.mkdir(parents=True, exist_ok=True)
+        _make_folder(settings.output)
     stems = Counter(clip.stem for clip in clips)
-    model, failed = open_model(settings), 0
+    model, failed = open_model(settings), list[UserError]()
     for clip in clips:
         name = clip.stem if stems[clip.stem] == 1 else clip.name  # a.mp4 beside a.mov
-        output = (settings.output or Path()) / f"{name}.{settings.kind}.mp4"
+        output = (settings.output or Path()) / _result_of(name, settings)
         one = settings.model_copy(update={"input": clip, "output": output})
         try:
             yield from _render_one(model, one, previews, dry)
-        except UnreadableInput as error:
-            failed += 1
-            yield Note(f"skipped: {error}")
-    if failed == len(clips):
-        raise UnreadableInput(f"none of the {failed} clips in {settings.source} could be read")
+        except OutOfResources:
+            raise
+        except UserError as error:
+            failed.append(error)
+            yield Note(f"skipped {clip.name}: {error}")
+    if len(failed) == len(clips):
+        last = failed[-1]
+        raise type(last)(f"none of the {len(clips)} clips in {settings.source} could be done; the last: {last}")
 
 
 def _render_one(model: Model, settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
@@ -84,13 +94,13 @@ def _render_one(model: Model, settings: Task, previews: bool, dry: bool) -> Iter
     layout = yield from TASKS[settings.kind].lay_out(settings, model.shape(settings.window))
     with layout.spool as spool:
         check_memory(model, layout, settings)
+        about = describe(model, layout, settings)
+        writer = video.Writer(output, layout.timeline.fps, about, settings.overwrite)
         if dry:
             yield estimate(model, layout, settings, output)
             return
-        about = describe(model, layout, settings)
-        writer = video.Writer(output, layout.timeline.fps, about, settings.overwrite)  # refuses before the work is done
-        yield from fill(model, layout, settings, previews)
-        with writer:
+        with writer:  # refuses before the work is done
+            yield from fill(model, layout, settings, previews)
             for place in layout.timeline.shown:
                 writer.add(spool.get(place))
         video.write_sidecar(output, about)
@@ -113,7 +123,19 @@ def clips_in(path: Path) -> list[Path] | None:
 def default_output(settings: Task) -> Path:
     """`<name>.<task>.mp4` in the working directory."""
     name = f"seed{settings.seed}" if settings.source is None else settings.source.resolve().stem
-    return Path(f"{name}.{settings.kind}.mp4")
+    return _result_of(name, settings)
+
+
+def _result_of(name: str, settings: Task) -> Path:
+    short = os.fsencode(name)[:180].decode(errors="ignore")  # leaves room for what is added; systems allow 255 bytes
+    return Path(f"{short}.{settings.kind}.mp4")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be made: {error.strerror}; choose another --output") from error
 
 
 def describe(model: Model, layout: Layout, settings: Task) -> dict:
@@ -158,6 +180,27 @@ def estimate(model: Model, layout: Layout, settings: Task, output: Path) -> Note
     )
 
 
+def outline(settings: Settings) -> Note:
+    """What a request other than a task would do."""
+    if isinstance(settings, Train):
+        clips = settings.batch * settings.accumulate
+        text = f"train a {settings.network} for {settings.steps} steps of {clips} clips in {settings.out}"
+        if settings.minutes is not None:
+            text += f", {settings.minutes:g} minutes at most"
+    elif isinstance(settings, Evaluate):
+        from videodiff.evaluate import PROTOCOLS
+
+        protocol = PROTOCOLS[settings.protocol]
+        sets = protocol.clips(settings)
+        text = (
+            f"ask {len(protocol.questions)} questions of each window of {sum(map(len, sets.values()))} clips in "
+            f"{len(sets)} sets, {settings.samples} samples of {settings.steps} steps each"
+        )
+    else:
+        text = "write demo.context.mkv, demo.mp4 and demo.png: 8 frames, and 8 more that continue them"
+    return Note(f"would {text}", settings.as_json())
+
+
 def _write_sheet(path: Path, layout: Layout, most: int = 64) -> None:
     """A contact sheet of the result (at most `most` frames, evenly spaced), the filled ones labelled."""
     shown, wanted = list(layout.timeline.shown), set(layout.timeline.wanted)
@@ -186,15 +229,21 @@ def _demo(settings: Demo, previews: bool) -> Iterator[Event]:
     for path in (context, clip, sheet):
         if path.exists() and not settings.overwrite:
             raise UserError(f"{path} exists; run in another folder, or allow it to be replaced with --overwrite")
+    sampling = {name: getattr(settings, name) for name in Sampling.model_fields}
+    request = Predict(input=context, output=clip, frames=8, size=64, overwrite=settings.overwrite, **sampling)
+    model = open_model(request)
     generator = torch.Generator().manual_seed(DEMO_CLIP)
     truth = to_pixels(MovingLayers().batch(generator, 1, 16, (64, 64))[0][0])
     video.write(context, truth[:8], fps=8, overwrite=settings.overwrite)
+    try:
+        yield from _render_one(model, request, previews, dry=False)
+    except BaseException:  # a demo that was stopped leaves nothing in the way of the next
+        context.unlink(missing_ok=True)
+        raise
     yield Saved(str(context), "clip")
-    sampling = {name: getattr(settings, name) for name in Sampling.model_fields}
-    yield from run(Predict(input=context, output=clip, frames=8, overwrite=settings.overwrite, **sampling), previews)
-    result = video.read(clip, trusted=True).frames
+    new = video.read(clip, last=8, trusted=True).frames
     labels = [*(f"{i} true" for i in range(16)), *(f"{i} given" if i < 8 else f"{i} new" for i in range(16))]
-    _replace(sheet, video.contact_sheet(np.concatenate([truth, result]), 16, labels))
+    _replace(sheet, video.contact_sheet(np.concatenate([truth, truth[:8], new]), 16, labels))
     yield Saved(str(sheet), "sheet")
 
 

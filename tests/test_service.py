@@ -1,0 +1,466 @@
+"""A request becomes a file that holds what was known bit for bit, or there is no file and a reason."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from videodiff import pipeline, service, video
+from videodiff.errors import CheckpointError, LimitExceeded, OutOfResources, UnreadableInput, UserError
+from videodiff.events import Note, Progress, Saved
+from videodiff.settings import Demo, Evaluate, Generate, Infill, Interpolate, Predict, Train
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def quick(tiny):
+    """The settings of a quick run."""
+    return {"checkpoint": str(tiny), "seed": 1, "steps": 2, "device": "cpu", "precision": "float32"}
+
+
+def make_clip(path: str, num_frames: int = 9, size: tuple[int, int] = (16, 16), fps: float = 8) -> np.ndarray:
+    """A lossless clip of noise and a drifting stripe; returns its frames."""
+    frames = np.random.default_rng(num_frames).integers(0, 60, (num_frames, *size, 3), np.uint8)
+    for i in range(num_frames):
+        frames[i, :, (2 * i) % size[1]] = 240
+    video.write(path, frames, fps)
+    return frames
+
+
+def result(path: str = "out.mkv") -> np.ndarray:
+    return video.read(path, trusted=True).frames
+
+
+def files() -> list[str]:
+    return sorted(p.name for p in Path().rglob("*"))
+
+
+# --- what is known stays, in a lossless file
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_predict_keeps_the_context(quick, direction):
+    frames = make_clip("clip.mkv")
+    *_, saved = service.run(Predict(input="clip.mkv", output="out.mkv", frames=11, direction=direction, **quick))
+    assert saved == Saved("out.mkv", "clip")
+    made = result()
+    assert len(made) == 15
+    if direction == "forward":
+        np.testing.assert_array_equal(made[:4], frames[-4:])
+    else:
+        np.testing.assert_array_equal(made[11:], frames[:4])
+    assert len(np.unique(made.reshape(15, -1), axis=0)) == 15, "no frame is a copy of another"
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_interpolate_keeps_the_frames_of_the_clip(quick, factor):
+    frames = make_clip("clip.mkv", 5)
+    list(service.run(Interpolate(input="clip.mkv", output="out.mkv", factor=factor, **quick)))
+    np.testing.assert_array_equal(result()[::factor], frames)
+    assert len(result()) == 4 * factor + 1
+    assert video.probe("out.mkv").fps == 8 * factor
+
+
+def test_interpolate_keeps_both_clips(quick):
+    first, second = make_clip("a.mkv", 5), make_clip("b.mkv", 6)
+    list(service.run(Interpolate(input="a.mkv", to="b.mkv", frames=5, output="out.mkv", **quick)))
+    np.testing.assert_array_equal(result()[:2], first[-2:])
+    np.testing.assert_array_equal(result()[-2:], second[:2])
+    assert len(result()) == 9
+
+
+def test_infill_keeps_the_frames_that_are_not_missing(quick):
+    frames = make_clip("clip.mkv")
+    list(service.run(Infill(input="clip.mkv", missing="2:5,7", output="out.mkv", **quick)))
+    same = (result() == frames).reshape(9, -1).all(1)
+    assert same.tolist() == [True, True, False, False, False, True, True, False, True]
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_infill_leaves_all_pixels_outside_the_mask_unchanged(quick, moving):
+    frames = make_clip("clip.mkv", 12)
+    mask = np.zeros((12 if moving else 1, 16, 16, 3), np.uint8)
+    for i in range(len(mask)):
+        mask[i, i % 8 : i % 8 + 5, 3:9] = 255
+    video.write("mask.mkv", mask, 8)
+    list(service.run(Infill(input="clip.mkv", mask="mask.mkv", output="out.mkv", **quick)))
+    hole = np.broadcast_to(mask > 0, frames.shape)
+    made = result()
+    np.testing.assert_array_equal(made[~hole], frames[~hole])
+    assert all((made[i][hole[i]] != frames[i][hole[i]]).any() for i in range(12))
+
+
+def test_outpainting_keeps_the_picture(quick):
+    frames = make_clip("clip.mkv")
+    list(service.run(Infill(input="clip.mkv", canvas="32x24", output="out.mkv", **quick)))
+    made = result()
+    assert made.shape == (9, 24, 32, 3)
+    np.testing.assert_array_equal(made[:, 4:20, 8:24], frames)
+    assert made[:, :4].any()
+
+
+def test_generate_makes_frames_of_the_size_asked_for(quick):
+    list(service.run(Generate(frames=11, width=24, height=16, fps=12.5, output="out.mkv", **quick)))
+    assert result().shape == (11, 16, 24, 3)
+    assert float(video.probe("out.mkv").fps) == 12.5
+
+
+# --- what is told
+
+
+def test_events_of_a_run(quick):
+    make_clip("clip.mkv", size=(30, 50))
+    events = list(service.run(Predict(input="clip.mkv", frames=6, sheet=True, **quick)))
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [event.done for event in progress] == [1, 2, 3, 4]
+    assert {event.total for event in progress} == {4}
+    assert isinstance(events[0], Note)
+    assert events[-2:] == [Saved("clip.predict.mp4", "clip"), Saved("clip.predict.sheet.png", "sheet")]
+    assert files() == ["clip.mkv", "clip.predict.mp4", "clip.predict.mp4.json", "clip.predict.sheet.png"]
+
+
+def test_all_that_makes_a_result_again_is_in_it_and_beside_it(quick):
+    make_clip("clip.mkv")
+    request = Predict(input="clip.mkv", frames=2, **quick)
+    list(service.run(request))
+    inside = video.read_metadata("clip.predict.mp4")
+    assert inside == json.loads(Path("clip.predict.mp4.json").read_text())
+    assert Predict(**inside["settings"]) == request
+    assert len(inside["checkpoint"]["digest"]) == 16
+    assert inside["frames"] == {"given": 4, "filled": 2, "written": 6}
+    assert inside["precision"] == "float32"
+
+
+def test_a_drawn_seed_is_recorded(quick):
+    make_clip("clip.mkv")
+    del quick["seed"]
+    list(service.run(Predict(input="clip.mkv", frames=2, **quick)))
+    seed = video.read_metadata("clip.predict.mp4")["settings"]["seed"]
+    assert isinstance(seed, int)
+    list(service.run(Predict(input="clip.mkv", frames=2, seed=seed, output="again.mp4", **quick)))
+    np.testing.assert_array_equal(result("again.mp4"), result("clip.predict.mp4"))
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda quick: Predict(input="clip.mkv", frames=5, sheet=True, **quick),
+        lambda quick: Interpolate(input="clip.mkv", **quick),
+        lambda quick: Infill(input="clip.mkv", missing="2", **quick),
+        lambda quick: Generate(**quick),
+        lambda quick: Demo(**quick),
+        lambda quick: Train(out="run", steps=3),
+        lambda quick: Evaluate(data=(".",), **quick),
+    ],
+)
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(quick, request_of):
+    make_clip("clip.mkv", 20)
+    *_, note = service.run(request_of(quick), dry=True)
+    assert isinstance(note, Note)
+    assert note.text.startswith("would ")
+    assert note.data
+    assert files() == ["clip.mkv"]
+
+
+def test_a_dry_run_counts_frames_windows_and_evaluations(quick):
+    make_clip("clip.mkv")
+    *_, note = service.run(Predict(input="clip.mkv", frames=10, average=3, output="out.mp4", **quick), dry=True)
+    told = {name: note.data[name] for name in ("output", "frames", "new_frames", "width", "height", "windows")}
+    assert told == {"output": "out.mp4", "frames": 14, "new_frames": 10, "width": 16, "height": 16, "windows": 3}
+    assert note.data["evaluations"] == 3 * 2 * 3
+    assert note.data["seconds"] >= 0
+
+
+# --- the demo
+
+
+def test_the_demo_shows_truth_and_result_side_by_side(quick):
+    """Also with a network of other sizes and windows than the shipped ones."""
+    events = list(service.run(Demo(**quick)))
+    assert {e.path for e in events if isinstance(e, Saved)} == {"demo.context.mkv", "demo.mp4", "demo.png"}
+    assert len(result("demo.context.mkv")) == 8
+    assert result("demo.mp4").shape[1:] == (64, 64, 3)
+    with pytest.raises(UserError, match="--overwrite"):
+        list(service.run(Demo(**quick)))
+    list(service.run(Demo(overwrite=True, **quick)))
+
+
+def test_a_demo_that_fails_or_is_stopped_leaves_nothing(quick):
+    with pytest.raises(CheckpointError):
+        list(service.run(Demo(checkpoint="nowhere")))
+    running = service.run(Demo(**quick))
+    next(running)
+    running.close()
+    assert files() == []
+
+
+# --- folders
+
+
+def test_a_folder_of_clips_does_each_and_notes_the_bad_ones(quick):
+    Path("in").mkdir()
+    for name in ("a.mkv", "c.mkv"):
+        make_clip(f"in/{name}")
+    Path("in/b.mp4").write_bytes(b"this is no video")
+    Path("in/notes.txt").write_text("nor this")
+    events = list(service.run(Predict(input="in", frames=2, output="out", **quick)))
+    assert [Path(e.path).name for e in events if isinstance(e, Saved)] == ["a.predict.mp4", "c.predict.mp4"]
+    assert sum("skipped" in e.text and "b.mp4" in e.text for e in events if isinstance(e, Note)) == 1
+    assert sorted(p.name for p in Path("out").iterdir() if p.suffix == ".mp4") == ["a.predict.mp4", "c.predict.mp4"]
+
+
+def test_a_clip_that_cannot_be_done_does_not_keep_the_others_from_it(quick):
+    """One is too short for what is asked, one was done before."""
+    Path("in").mkdir()
+    for name, length in (("a.mkv", 9), ("b.mkv", 3), ("c.mkv", 9)):
+        make_clip(f"in/{name}", length)
+    list(service.run(Infill(input="in/a.mkv", missing="5", output="a.infill.mp4", **quick)))
+    events = list(service.run(Infill(input="in", missing="5", **quick)))
+    assert [e.path for e in events if isinstance(e, Saved)] == ["c.infill.mp4"]
+    skipped = [e.text for e in events if isinstance(e, Note) and "skipped" in e.text]
+    assert len(skipped) == 2
+    assert "exists" in skipped[0]
+    assert "frames 0 to 2" in skipped[1]
+
+
+def test_clips_of_one_name_get_results_of_two_names(quick):
+    Path("in").mkdir()
+    make_clip("in/a.mkv", 4)
+    make_clip("in/a.webm", 5)
+    list(service.run(Predict(input="in", frames=2, **quick)))
+    assert len(list(Path().glob("*.mp4"))) == 2
+
+
+def test_a_folder_without_a_usable_clip_is_unreadable(quick):
+    Path("in").mkdir()
+    for name in ("a.mp4", "b.mkv"):
+        Path("in", name).write_bytes(b"no video")
+    with pytest.raises(UnreadableInput, match="none of the 2 clips"):
+        list(service.run(Predict(input="in", **quick)))
+    assert files() == ["a.mp4", "b.mkv", "in"]
+
+
+def test_a_folder_of_pictures_is_one_clip(quick):
+    frames = make_clip("pictures", 6)
+    list(service.run(Predict(input="pictures", frames=2, output="out.mkv", **quick)))
+    np.testing.assert_array_equal(result()[:4], frames[2:])
+    assert len(result()) == 6
+
+
+@pytest.mark.parametrize("output", ["out.mp4", "taken"])
+def test_several_clips_need_a_folder_for_their_results(quick, output):
+    Path("in").mkdir()
+    make_clip("in/a.mkv")
+    Path("taken").write_text("a file")
+    with pytest.raises(UserError, match=output):
+        list(service.run(Predict(input="in", output=output, **quick)))
+    assert Path("taken").read_text() == "a file"
+
+
+# --- refused before the work
+
+
+class Worked(Exception):
+    pass
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Filling raises: what is to be refused must be so before."""
+
+    def fill(*_, **__):
+        raise Worked
+        yield
+
+    monkeypatch.setattr(service, "fill", fill)
+
+
+@pytest.mark.parametrize("output", ["nowhere/out.mp4", "out.avi", "out.mp4", "out.json", "full"])
+def test_an_output_that_cannot_be_is_refused_before_the_work(quick, no_work, output):
+    make_clip("clip.mkv")
+    Path("out.mp4").write_text("mine")
+    Path("full").mkdir()
+    Path("full", "mine.txt").write_text("mine")
+    before = files()
+    with pytest.raises(UserError):
+        list(service.run(Predict(input="clip.mkv", output=output, **quick)))
+    assert files() == before
+
+
+@pytest.mark.parametrize("beside", ["out.mp4.json", "out.sheet.png"])
+def test_neither_are_files_beside_it_replaced(quick, no_work, beside):
+    make_clip("clip.mkv")
+    Path(beside).write_text("mine")
+    with pytest.raises(UserError, match="--overwrite"):
+        list(service.run(Predict(input="clip.mkv", output="out.mp4", sheet=True, **quick)))
+    assert Path(beside).read_text() == "mine"
+
+
+def test_a_dry_run_refuses_what_a_run_would(quick):
+    make_clip("clip.mkv")
+    with pytest.raises(UserError, match="cannot write"):
+        list(service.run(Predict(input="clip.mkv", output="out.avi", **quick), dry=True))
+
+
+def test_an_existing_result_is_replaced_if_allowed(quick):
+    make_clip("clip.mkv")
+    for seed in (1, 2):
+        again = {**quick, "seed": seed, "overwrite": True}
+        list(service.run(Predict(input="clip.mkv", frames=2, output="out.mkv", **again)))
+    assert video.read_metadata("out.mkv")["settings"]["seed"] == 2
+    assert json.loads(Path("out.mkv.json").read_text())["settings"]["seed"] == 2
+
+
+def test_a_clip_may_be_replaced_by_its_own_continuation(quick):
+    frames = make_clip("clip.mkv")
+    list(service.run(Predict(input="clip.mkv", frames=2, output="clip.mkv", overwrite=True, **quick)))
+    np.testing.assert_array_equal(result("clip.mkv")[:4], frames[-4:])
+
+
+def test_a_name_near_the_longest_possible_still_gives_a_result(quick):
+    name = "n" * 245 + ".mkv"
+    make_clip("clip.mkv")
+    os.rename("clip.mkv", name)
+    *_, saved = service.run(Predict(input=name, frames=2, **quick))
+    assert Path(saved.path).is_file()
+    assert saved.path.endswith(".predict.mp4")
+
+
+# --- things run out
+
+
+def test_memory_that_runs_out_is_told(quick, monkeypatch):
+    make_clip("clip.mkv")
+    for error in (
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ):
+
+        def fill(*_, error=error, **__):
+            raise error
+            yield
+
+        monkeypatch.setattr(service, "fill", fill)
+        with pytest.raises(OutOfResources, match="lower --size, --window or --average"):
+            list(service.run(Predict(input="clip.mkv", **quick)))
+    assert files() == ["clip.mkv"]
+
+
+def test_memory_that_really_runs_out_is_told(quick, monkeypatch):
+    make_clip("clip.mkv")
+
+    def guess(*_):
+        return torch.empty(2**50)
+
+    monkeypatch.setattr(pipeline, "guess", guess)
+    with pytest.raises(OutOfResources, match="memory ran out"):
+        list(service.run(Predict(input="clip.mkv", **quick)))
+    assert files() == ["clip.mkv"]
+
+
+@pytest.mark.parametrize("where", ["spool", "writer", "sheet", "sidecar"])
+def test_a_full_disk_is_told_wherever_it_is_met(quick, monkeypatch, where):
+    make_clip("clip.mkv")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(*_, **__):
+        raise full
+
+    if where == "spool":
+        monkeypatch.setattr("videodiff.spool.np.ascontiguousarray", fail)
+    elif where == "writer":
+        monkeypatch.setattr("videodiff.video.formats.os.fsync", fail)
+    elif where == "sheet":
+        monkeypatch.setattr(service.Path, "write_bytes", fail)
+    else:
+        monkeypatch.setattr("videodiff.video.metadata.json.dump", fail)
+    with pytest.raises(OutOfResources, match="disk is full"):
+        list(service.run(Predict(input="clip.mkv", frames=2, sheet=True, **quick)))
+    complete = {"clip.mkv", "clip.predict.mp4", "clip.predict.mp4.json"}
+    assert set(files()) <= (complete if where in ("sheet", "sidecar") else {"clip.mkv"})
+
+
+def test_too_large_a_request_is_over_a_limit(quick):
+    make_clip("clip.mkv")
+    with pytest.raises(LimitExceeded, match="lower --size, --window or --average"):
+        list(service.run(Predict(input="clip.mkv", size=1024, window=256, **quick)))
+
+
+# --- stopping
+
+
+@pytest.mark.parametrize("events", [1, 2, 3, 5])
+def test_closing_leaves_nothing_behind(quick, events):
+    make_clip("clip.mkv", size=(30, 50))
+    running = service.run(Predict(input="clip.mkv", frames=30, **quick))
+    for _ in range(events):
+        next(running)
+    running.close()
+    assert files() == ["clip.mkv"]
+
+
+# --- bounded memory
+
+
+MEMORY = """
+import json, sys
+from pathlib import Path
+from videodiff import service
+from videodiff.settings import Predict
+
+settings = Predict(**json.loads(sys.argv[1]))
+model = service.open_model(settings)
+service.open_model = lambda _: model
+
+def kilobytes(name):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+loaded = kilobytes("VmRSS")
+for event in service.run(settings):
+    pass
+print(kilobytes("VmHWM") - loaded)
+"""
+
+
+def rise(quick, num_frames: int) -> float:
+    """Megabytes above the loaded model at the peak of predicting so many frames."""
+    request = {**quick, "input": "clip.mkv", "frames": num_frames, "output": f"{num_frames}.mp4", "threads": 1}
+    answer = subprocess.run(
+        [sys.executable, "-c", MEMORY, json.dumps(request)],
+        env={**os.environ, "PYTHONPATH": str(Path(service.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(result(f"{num_frames}.mp4")) == num_frames + 4
+    return int(answer.stdout) / 1024
+
+
+def bounded(quick, num_frames: int) -> None:
+    make_clip("clip.mkv")
+    short, long = rise(quick, 64), rise(quick, num_frames)
+    print(f"rise of memory: {short:.1f} MB for 64 frames, {long:.1f} MB for {num_frames}")
+    assert long < 1.1 * short + 5  # 5 MB: what allocators keep differs from run to run
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_memory_does_not_grow_with_the_clip(quick):
+    bounded(quick, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_memory_does_not_grow_with_a_clip_of_2000_frames(quick):
+    bounded(quick, 2000)
