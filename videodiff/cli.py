@@ -5,6 +5,7 @@ Nothing heavy is imported before it is known that work is to be done, so help is
 
 import inspect
 import json
+import math
 import signal
 import sys
 import traceback
@@ -88,7 +89,9 @@ def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
                 inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
                 # A required field is optional here: --from may bring it, and pydantic has the last word.
                 default=None if about.is_required() else about.default,
-                annotation=Annotated[_plain(about), Parameter(help=about.description or "", negative=())],
+                annotation=Annotated[
+                    _plain(about), Parameter(help=about.description or "", negative=(), converter=_converter(about))
+                ],
             )
         )
     extra = TRAIN_EXTRA if kind is Train else TASK_EXTRA if issubclass(kind, Task) else {}
@@ -120,7 +123,7 @@ TRAIN_OPTIONS = (
     "out", "steps", "batch", "rate", "seed", "device", "precision", "threads", "minutes", "recompute", "decay", "export"
 )  # fmt: skip
 TRAIN_EXTRA: dict[str, tuple[Any, str]] = {
-    "data": (tuple[str, ...] | None, "Folders of clips; moving_layers; moving_mnist:FOLDER. Replaces the preset's data."),
+    "data": (tuple[str, ...] | None, "Folders of clips, moving_layers or moving_mnist:FOLDER, not the preset's data."),
     "preset": (str | None, "What to train; see `videodiff list presets`."),
 }
 
@@ -133,6 +136,12 @@ def _plain(about: "FieldInfo") -> Any:
     return Optional[annotation] if about.is_required() else annotation  # noqa: UP045 - built at run time
 
 
+def _converter(about: "FieldInfo") -> Callable[..., str] | None:
+    """Whole numbers reach pydantic as they were typed: cyclopts would cut 2.5 down to 2."""
+    whole = about.annotation is int or int in get_args(about.annotation)
+    return (lambda _, tokens: tokens[0].value) if whole else None
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Requests
 
@@ -142,7 +151,10 @@ def perform(kind: type[Settings], given: dict[str, Any]) -> None:
     source, as_lines, dry = given.pop("from_", None), given.pop("json", False), given.pop("dry_run", False)
     values = {**(_former(source, kind) if source else {}), **_preset(kind, given.pop("preset", None)), **given}
     if kind is Train:
-        values["data"] = [_data_row(row) if isinstance(row, str) else row for row in values.get("data") or DATA]
+        rows = values.get("data") or DATA
+        if isinstance(rows, list | tuple):  # anything else is refused below
+            rows = [_data_row(row) if isinstance(row, str) else row for row in rows]
+        values["data"] = rows
     settings = validate(kind, values, where=str(kind.model_fields["kind"].default))
     from videodiff import service
 
@@ -195,9 +207,17 @@ def _data_row(text: str) -> dict[str, Any]:
 
 
 def print_lines(events: Iterator[Event]) -> None:
-    """One JSON object a line on standard output."""
+    """One JSON object a line on standard output; a figure that is not a number is null."""
     for event in events:
-        print(json.dumps(as_json(event)), flush=True)
+        print(json.dumps(_finite(as_json(event)), allow_nan=False), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def print_pretty(events: Iterator[Event]) -> None:
@@ -275,8 +295,8 @@ def run(arguments: list[str]) -> int:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         command(**bound.arguments)
     except CycloptsError as error:
-        text = " ".join(str(error).split())
-        print(f"videodiff: {text}\nsee `videodiff --help`", file=sys.stderr)
+        text = " ".join(str(error).split()).rstrip(".")
+        print(f"videodiff: {text}; see `videodiff --help`", file=sys.stderr)
         return UserError.exit_code
     except UserError as error:
         print(f"videodiff: {error}", file=sys.stderr)
