@@ -21,7 +21,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from videodiff import checkpoint
-    from videodiff.centred import Spread
+    from videodiff.guess import Spread
     from videodiff.checkpoint import Levels, Window
     from videodiff.models.unet import Config, build
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from videodiff.centred import Spread
 from videodiff.errors import CheckpointError, OutOfResources
+from videodiff.guess import Spread
 from videodiff.models import NETWORKS
 from videodiff.models.unet import SpaceTimeUNet
 from videodiff.settings import validate

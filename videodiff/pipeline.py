@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from videodiff import checkpoint
-from videodiff.centred import CentredDenoiser, guess
+from videodiff.centred import CentredDenoiser
 from videodiff.checkpoint import Bundle
 from videodiff.compute import pick_device, pick_precision
 from videodiff.conditioning import clamp, classifier_free, put_known
 from videodiff.conditioning import replace as put_noised
 from videodiff.errors import LimitExceeded, UserError
 from videodiff.events import Progress
+from videodiff.guess import Guess, guess
 from videodiff.models.attention import check_xformers
 from videodiff.noise import SCHEDULES, NoiseSource
 from videodiff.planner import Timeline, Window, windows
@@ -89,7 +90,7 @@ def fill_canvas(model: Model, canvas: Canvas, settings: Sampling, noise: NoiseSo
         unit = g.sd.amax((1, 2, 3, 4)).clamp(min=model.bundle.levels.min)
     scale = unit[:, None, None, None, None]
 
-    denoise, before = _conditioned(model, canvas, settings)
+    denoise, before = _conditioned(model, canvas, g, settings)
 
     def scaled(z: Tensor, s: Tensor) -> Tensor:
         return denoise(z * scale, s * unit) / scale
@@ -105,20 +106,15 @@ def fill_canvas(model: Model, canvas: Canvas, settings: Sampling, noise: NoiseSo
         yield replace(step, x0=x0, z=put_known(z, canvas) if step.s == 0 else z)
 
 
-def _conditioned(model: Model, canvas: Canvas, settings: Sampling) -> tuple[Denoise, Before | None]:
+def _conditioned(model: Model, canvas: Canvas, g: Guess, settings: Sampling) -> tuple[Denoise, Before | None]:
     """The denoiser that knows what the canvas gives, and what is to be done before each evaluation."""
+    if settings.conditioning == "concat" and settings.guidance == 1:
+        return model.denoiser.bind(canvas, g), None
+    blank = replace(canvas, known=torch.zeros_like(canvas.known))
+    denoise = model.denoiser.bind(blank, guess(blank, model.bundle.spread))
     if settings.conditioning == "concat":
-        denoise = model.denoiser.bind(canvas)
-        if settings.guidance == 1:
-            return denoise, None
-        return classifier_free(denoise, model.denoiser.bind(_blank(canvas)), settings.guidance), None
-    denoise = model.denoiser.bind(_blank(canvas))
+        return classifier_free(model.denoiser.bind(canvas, g), denoise, settings.guidance), None
     return (clamp(denoise, canvas), None) if settings.conditioning == "clamp" else (denoise, put_noised(canvas))
-
-
-def _blank(canvas: Canvas) -> Canvas:
-    """The canvas with nothing known."""
-    return replace(canvas, known=torch.zeros_like(canvas.known))
 
 
 def fill(model: Model, layout: Layout, settings: Sampling, previews: bool = False) -> Iterator[Progress]:

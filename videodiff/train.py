@@ -31,6 +31,7 @@ from videodiff.datasets.packed import Packed
 from videodiff.datasets.source import Source
 from videodiff.errors import UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
+from videodiff.guess import Spread, guess
 from videodiff.losses import WEIGHTS, draw_t, lognormal, scheduled, wanted_mean
 from videodiff.models import NETWORKS
 from videodiff.noise import NoiseSource
@@ -56,7 +57,7 @@ def fit(settings: Train) -> Iterator[Event]:
     # --- what is trained
     network = NETWORKS[settings.network]
     model = validate(network.Config, settings.model, where="model")
-    spread = validate(centred.Spread, settings.spread, where="spread")
+    spread = validate(Spread, settings.spread, where="spread")
     torch.manual_seed(settings.seed)
     net = network.build(model).to(device)
     net.recompute = settings.recompute
@@ -195,7 +196,7 @@ def draw_loss(generator: torch.Generator, denoiser: centred.CentredDenoiser, can
     """w(s) |D - x0|^2 over the wanted pixels at levels drawn for each clip, plus the pull on the moved base."""
     levels, x0 = settings.levels, canvas.frames
     b, device = x0.shape[0], x0.device
-    g = centred.guess(canvas, denoiser.spread)
+    g = guess(canvas, denoiser.spread)
     top = g.sd.amax((1, 2, 3, 4))
     t = draw_t(generator, b, levels.stratified)
     if levels.draw == "lognormal":
@@ -250,11 +251,12 @@ def sample_sheet(
     known = masks.half(generator, settings.frames, *settings.sizes[0]).expand(4, -1, -1, -1, -1)
     canvas = Canvas(frames, known, index)
     with torch.no_grad():
-        top = float(centred.guess(canvas, denoiser.spread).sd.max())
+        g = guess(canvas, denoiser.spread)
+        top = float(g.sd.max())
         plan = make_plan("log_snr", settings.levels.max_ratio * top, settings.levels.min, 8)
         noise = NoiseSource(tuple(range(4)))
-        z = frames * known + plan.levels[0] * noise.draw(frames.shape[1:]).to(device)
-        *_, last = sample(denoiser.bind(canvas), z, plan, sampler("dpm3"), noise)
+        z = g.base + plan.levels[0] * noise.draw(frames.shape[1:]).to(device)
+        *_, last = sample(denoiser.bind(canvas, g), z, plan, sampler("dpm3"), noise)
     net.load_state_dict(current, strict=False)
     net.train()
     rows = torch.stack([frames, last.z], 1).flatten(0, 1).clamp(-1, 1)
@@ -295,7 +297,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     ema: dict[str, Tensor],
     model: object,
-    spread: centred.Spread,
+    spread: Spread,
 ) -> Path:
     """Write `step-<step>/`, then remove the states over `settings.keep`."""
     shard = int(settings.shard_mb * 1e6)
