@@ -31,8 +31,8 @@ class Spread:
     the training clips (docs/log.md).
 
     `unknown` also holds where the pixel is known at no time, `unseen` is the deviation where it is known only once, and
-    `base` is the guess where nothing is known. With `motion` off nothing is moved and all frames are treated as known in
-    part; with `blend` off base and sd are constants: plain EDM about `base`.
+    `base` is the guess where nothing is known. With `motion` off nothing is moved and all frames are treated as
+    known in part; with `blend` off base and sd are constants: plain EDM about `base`.
     """
 
     unknown: float = 0.5
