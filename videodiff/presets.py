@@ -38,10 +38,8 @@ PRESETS: dict[str, Preset] = {
         settings={
             "data": [{"source": "moving_mnist"}],
             "model": {"channels": 1, "widths": [32, 64, 128]},
-            # The background is exactly -1 and a digit moves further in a frame than its strokes are wide, so the last
-            # frame is no better a guess than the background; 0.5 is the root mean square of x + 1 on these clips.
-            "spread": {"unknown": 0.5, "base": -1.0, "blend": False},
-            "levels": {"max_ratio": 40.0},
+            # The background is -1. A digit that turns at a wall comes where nothing was, all or nothing: no place is still.
+            "spread": {"base": -1.0, "still": 0.25, "still_growth": 0.25},
             "masks": {
                 "third": 0.45,
                 "half": 0.15,
