@@ -593,7 +593,7 @@ def interrupt(command: list[str], how: int, after: int = 3) -> subprocess.Comple
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        restore_signals=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored under nohup
     )
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()
@@ -630,3 +630,12 @@ def test_a_stopped_command_leaves_nothing_partial(tiny, clip, name, how):
     allowed = {"run/settings.json", "run/log.jsonl"} if name == "train" else set()
     assert set(left) <= allowed, left
     assert not [path for path in files() if path.startswith(".") or ".tmp" in path or path.endswith(".part")]
+
+
+def test_a_stop_while_code_is_made_has_code_130_too():
+    """Such as in the middle of an import: Python would remember it and end by a signal although it was dealt with."""
+    code = "from videodiff import cli\ncli.perform = lambda *_: exec('raise KeyboardInterrupt')\ncli.main(['demo'])\n"
+    Path("stopped.py").write_text(code)
+    ended = subprocess.run([sys.executable, "-m", "stopped"], env=environment(), capture_output=True, text=True)
+    assert ended.returncode == 130
+    assert ended.stderr == "videodiff: stopped; nothing partial was left\n"

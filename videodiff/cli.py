@@ -303,6 +303,7 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("videodiff: stopped; nothing partial was left", file=sys.stderr)
+        exec("")  # had it come in the middle of an import, `python -m` would end by the signal, not with our code
         return STOPPED
     except BrokenPipeError:
         sys.stderr.close()
