@@ -60,7 +60,8 @@ def test_every_real_clip_gives_its_frames_or_a_typed_error(clips):
         assert len(clip.frames) == fact["decoded_frames"], name
         assert clip.frames.dtype == np.uint8
         assert min(clip.frames.shape[1:3]) == 32, name
-        assert bool(clip.notes) == bool(fact["decode_error"]), (name, clip.notes)
+        damaged = bool(fact["decode_error"]) or "truncated" in name  # this one ends in mid-air without an error
+        assert bool(clip.notes) == damaged, (name, clip.notes)
         assert list(clip.times) == sorted(clip.times), name
 
 

@@ -38,7 +38,7 @@ PRESETS: dict[str, Preset] = {
         settings={
             "data": [{"source": "moving_mnist"}],
             "model": {"channels": 1, "widths": [32, 64, 128]},
-            # The background is -1. A digit that turns at a wall comes where nothing was, all or nothing: no place is still.
+            # The background is -1. A digit that turns at a wall comes where nothing was: no place is still.
             "spread": {"base": -1.0, "still": 0.25, "still_growth": 0.25},
             "masks": {
                 "third": 0.45,

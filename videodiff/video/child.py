@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,8 @@ def serve(inward: Any, outward: Any) -> None:
             answer({"done": True})
         except UserError as error:
             answer({"error": type(error).__name__, "text": str(error)})
+        except (NameError, ImportError):  # no file can cause these: the code is wrong, or the installation
+            answer({"bug": traceback.format_exc()})
 
 
 def limit_memory(extra: int) -> None:

@@ -34,6 +34,7 @@ ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpola
 HONEST = frozenset({"h264", "hevc", "vp9", "libdav1d", "mjpeg", "ffv1", "prores", "mpeg4"})
 """Codecs whose packets in MP4 and Matroska are one frame each, shown at the packet's time."""
 THREADED = HONEST - {"mpeg4"}
+SLACK = 0.5  # seconds
 """Codecs decoded by several threads. With MPEG-4 a damaged file then came out differently from time to time."""
 
 
@@ -73,11 +74,6 @@ def probe(path: str, limits: Limits) -> ClipInfo:
 
 def _info(container: av.container.InputContainer, stream: av.VideoStream, frame: av.VideoFrame | None) -> ClipInfo:
     codec = stream.codec_context
-    duration = None
-    if stream.duration and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
-    elif container.duration:
-        duration = container.duration / av.time_base
     rotation, width, height = frame.rotation % 360 if frame else 0, codec.width, codec.height
     aspect = codec.sample_aspect_ratio or stream.sample_aspect_ratio or Fraction(1)
     aspect = Fraction(aspect) if Fraction(1, 8) <= aspect <= 8 else Fraction(1)
@@ -91,12 +87,21 @@ def _info(container: av.container.InputContainer, stream: av.VideoStream, frame:
         height=height,
         fps=_rate(stream),
         num_frames=stream.frames or None,
-        duration=duration if duration and duration > 0 else None,
+        duration=_duration(container, stream),
         rotation=rotation,
         pixel_aspect=aspect,
         has_audio=bool(container.streams.audio),
         has_alpha=_has_alpha(stream),
     )
+
+
+def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """Seconds the stream lasts, or else the file; None where neither says."""
+    if stream.duration and stream.time_base:
+        duration = float(stream.duration * stream.time_base)
+    else:
+        duration = (container.duration or 0) / av.time_base
+    return duration if duration > 0 else None
 
 
 def _rate(stream: av.VideoStream) -> Fraction:
@@ -234,6 +239,10 @@ def _decoded(container, stream, limits: Limits, seek: int | None, notes: list[st
     promised = stream.frames - hidden
     if seek is None and 0 < seen < promised:
         notes.append(f"decoded {seen} frames of the {promised} the file announces; the rest is missing")
+    # Matroska, WebM and MPEG count no frames but say how long they last; sound may outlast the pictures a little.
+    seconds, lasts = seen / float(_rate(stream)), _duration(container, stream)
+    if seek is None and seen and promised <= 0 and lasts and seconds + SLACK < lasts:
+        notes.append(f"decoded {seconds:.1f} s of the {lasts:.1f} s the file announces; the rest may be missing")
 
 
 def _codec(stream: av.VideoStream) -> Any:

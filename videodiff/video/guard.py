@@ -110,6 +110,8 @@ class Worker:
         if "error" in header:
             kind = getattr(errors, header["error"], UserError)
             raise (kind if issubclass(kind, UserError) else UserError)(header["text"])
+        if "bug" in header:
+            raise RuntimeError(f"the decoder process failed:\n{header['bug']}")
         if "done" in header:
             return None
         return header["note"] if "note" in header else header["tags"] if "tags" in header else from_plain(header)
