@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from videodiff import checkpoint
-from videodiff.centred import Spread
 from videodiff.checkpoint import Levels, Window
 from videodiff.errors import CheckpointError, OutOfResources
+from videodiff.guess import Spread
 from videodiff.models import unet
 
 MODEL = unet.Config(channels=1, widths=(16, 16), blocks_up=1, head_width=16, embedding=16)

@@ -13,12 +13,12 @@ import torch
 import videodiff.evaluate as module
 from videodiff import video
 from videodiff.baselines import BASELINES, FOR
-from videodiff.centred import Spread
 from videodiff.checkpoint import Levels, Window, save
 from videodiff.datasets.moving_mnist import test_clip as digits_of  # not a test, whatever its name
 from videodiff.errors import MissingExtra, UnreadableInput, UserError
 from videodiff.evaluate import PROTOCOLS, answer, as_table, canvases, evaluate, film_windows, judge, window_starts
 from videodiff.events import Metric, Note, Progress, Saved
+from videodiff.guess import Spread
 from videodiff.metrics.psnr import FLOOR
 from videodiff.models import unet
 from videodiff.pipeline import open_model

@@ -10,9 +10,10 @@ from test_train import Make, clips, last, losses, make, run
 from torch import Tensor, nn
 
 from videodiff import checkpoint
-from videodiff.centred import CentredDenoiser, Spread, guess
+from videodiff.centred import CentredDenoiser
 from videodiff.checkpoint import Levels, Window
 from videodiff.errors import CheckpointError, MissingExtra, UserError
+from videodiff.guess import Spread, guess
 from videodiff.models import lucid
 from videodiff.types import Canvas
 
@@ -72,8 +73,9 @@ def test_it_denoises_a_canvas_like_any_network(known: list[int]) -> None:
     c = canvas(known)
     denoiser = CentredDenoiser(lucid.build(TINY), Spread())  # type: ignore[arg-type]
     z, s = torch.randn_like(c.frames), torch.tensor([0.3, 5.0])
-    d = denoiser.bind(c)(z, s)
-    assert torch.equal(d, denoiser(z, s, c, guess(c, Spread())))
+    g = guess(c, Spread())
+    d = denoiser.bind(c, g)(z, s)
+    assert torch.equal(d, denoiser(z, s, c, g))
     assert d.shape == z.shape
     assert d.isfinite().all()
     assert torch.equal(d[c.known.expand_as(d)], c.frames[c.known.expand_as(d)])

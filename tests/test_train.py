@@ -236,7 +236,7 @@ def test_a_kill_anywhere_in_a_save_leaves_a_state_that_loads(make: Make, tmp_pat
 
     net, optimizer, ema = parts(settings)
     train.load_state(second, net, optimizer, ema)
-    spread = train.centred.Spread()
+    spread = train.Spread()
     model = net.config
 
     def save() -> None:
@@ -544,7 +544,7 @@ def test_every_preset_is_a_request_and_builds_a_network(name: str) -> None:
     settings = Train.model_validate(preset.settings)
     module = NETWORKS[settings.network]
     config = train.validate(module.Config, settings.model)
-    train.validate(train.centred.Spread, settings.spread)
+    train.validate(train.Spread, settings.spread)
     size = sum(p.numel() for p in module.build(config).parameters())
     assert size * 2 < 20_000_000, "two models of this size in bf16 ship in 40 MB"
     for h, w in settings.sizes:
