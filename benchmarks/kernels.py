@@ -1,6 +1,6 @@
 """Which kernels the network should use on this CPU: prints process CPU seconds with one thread, alternated, medians.
 
-    python benchmarks/kernels.py
+python benchmarks/kernels.py
 """
 
 import statistics

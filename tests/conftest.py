@@ -21,8 +21,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from videodiff import checkpoint
-    from videodiff.guess import Spread
     from videodiff.checkpoint import Levels, Window
+    from videodiff.guess import Spread
     from videodiff.models.unet import Config, build
 
     torch.manual_seed(0)

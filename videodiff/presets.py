@@ -1,7 +1,7 @@
 """Presets: rows of settings under a name. What is given beside a preset overrides it.
 
-    videodiff predict clip.mp4 --preset likely          # QUALITIES: how a clip is sampled
-    videodiff train --preset digits --out runs/digits   # PRESETS: what is trained, on what
+videodiff predict clip.mp4 --preset likely          # QUALITIES: how a clip is sampled
+videodiff train --preset digits --out runs/digits   # PRESETS: what is trained, on what
 """
 
 from typing import Any, NamedTuple

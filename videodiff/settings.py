@@ -235,7 +235,7 @@ class Train(Settings):
     model: dict[str, Any] = Field(
         default_factory=dict, description="Config of the network (videodiff.models.*.Config)."
     )
-    spread: dict[str, Any] = Field(default_factory=dict, description="videodiff.centred.Spread.")
+    spread: dict[str, Any] = Field(default_factory=dict, description="videodiff.guess.Spread.")
     levels: Levels = Levels()
     masks: dict[MaskName, Annotated[float, Field(ge=0)]] = {
         "half": 0.25,
