@@ -64,8 +64,8 @@ class Sampling(Settings):
     seed: int | None = Field(
         None, ge=0, lt=2**63, description="Same seed, same result. Drawn and recorded if not given."
     )
-    steps: int = Field(8, ge=1, le=1000, description="Levels of noise to go through: more is finer and slower.")
-    sampler: SamplerName = Field("dpm3", description="How a step is taken; see `videodiff list samplers`.")
+    steps: int = Field(4, ge=1, le=1000, description="Levels of noise to go through: more is finer and slower.")
+    sampler: SamplerName = Field("ddim", description="How a step is taken; see `videodiff list samplers`.")
     walk: WalkName = Field("log_snr", description="How the levels are spaced.")
     guidance: float = Field(
         1.0, ge=0, le=20, description="Weight of the given frames against none (classifier-free); 1 is off."

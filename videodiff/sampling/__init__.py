@@ -35,14 +35,18 @@ class Sampler(NamedTuple):
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "dpm3": Sampler(Multistep(3, "eps", "lam"), "multistep DPM-Solver-3, exact weights: the default, 8 evaluations up"),
+    "dpm3": Sampler(
+        Multistep(3, "eps", "lam"), "multistep DPM-Solver-3, exact weights: the most accurate, 8 evaluations up"
+    ),
     "unipc": Sampler(Multistep(2, "x0", "lam", corrector=True), "UniPC-like, order 2 + corrector: 10 evaluations up"),
     "dpmpp_2m": Sampler(Multistep(2, "x0", "lam", rule="published"), "DPM-Solver++ 2M as published: strong guidance"),
     "dpmpp_2m_exact": Sampler(Multistep(2, "x0", "lam"), "DPM-Solver++ 2M with exact weights"),
     "dpmpp_3m": Sampler(Multistep(3, "x0", "lam"), "DPM-Solver++ 3M with exact weights: 15 evaluations up"),
     "deis": Sampler(Multistep(3, "eps", "t"), "DEIS (tAB), order 3"),
     "lms": Sampler(Multistep(4, "eps", "s"), "linear multistep, order 4: 20 evaluations up"),
-    "ddim": Sampler(FirstOrder(0.0), "DDIM, deterministic, first order"),
+    "ddim": Sampler(
+        FirstOrder(0.0), "DDIM, deterministic, first order: the default, most forgiving of a small network"
+    ),
     "euler": Sampler(FirstOrder(0.0), "Euler on the probability flow: the same as ddim"),
     "heun": Sampler(Heun(), "Heun, two evaluations a step: quality runs of 20 steps up"),
     "ddpm": Sampler(FirstOrder(1.0), "DDPM ancestral sampling, small variance: 50 evaluations up"),
@@ -51,7 +55,8 @@ SAMPLERS: dict[str, Sampler] = {
         Multistep(2, "x0", "lam", eta=1.0, rule="published"), "SDE-DPM-Solver++ 2M: stochastic, 20 evaluations up"
     ),
 }
-DEFAULT_SAMPLER = "dpm3"
+MOST_ACCURATE = "dpm3"
+"""The best of them for an exact network (docs/method.md); a small one does better with `ddim` (docs/log.md)."""
 
 
 def sampler(name: str) -> Stepper:
@@ -61,7 +66,7 @@ def sampler(name: str) -> Stepper:
 
 __all__ = [
     "DEFAULT_PLAN",
-    "DEFAULT_SAMPLER",
+    "MOST_ACCURATE",
     "PLANS",
     "SAMPLERS",
     "Before",
