@@ -6,6 +6,7 @@ Nothing heavy is imported before it is known that work is to be done, so help is
 import inspect
 import json
 import math
+import re
 import signal
 import sys
 import traceback
@@ -102,7 +103,13 @@ def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
                 inspect.Parameter.KEYWORD_ONLY,
                 default=False if annotation is bool else None,
                 annotation=Annotated[
-                    annotation, Parameter(name="--" + field.strip("_").replace("_", "-"), help=about_extra, negative=())
+                    annotation,
+                    Parameter(
+                        name="--" + field.strip("_").replace("_", "-"),
+                        help=about_extra,
+                        negative=(),
+                        consume_multiple=field == "data",
+                    ),
                 ],
             )
         )
@@ -296,6 +303,7 @@ def run(arguments: list[str]) -> int:
         command(**bound.arguments)
     except CycloptsError as error:
         text = " ".join(str(error).split()).rstrip(".")
+        text = re.sub(r"1 validation error for \S+ (.*?) \[type=.*", r"\1", text)  # pydantic's words, not its report
         print(f"videodiff: {text}; see `videodiff --help`", file=sys.stderr)
         return UserError.exit_code
     except UserError as error:

@@ -16,10 +16,10 @@ from torch import Tensor
 from videodiff import checkpoint
 from videodiff.centred import CentredDenoiser
 from videodiff.checkpoint import Bundle
-from videodiff.compute import pick_device, pick_precision
+from videodiff.compute import free_memory, pick_device, pick_precision
 from videodiff.conditioning import clamp, classifier_free, put_known
 from videodiff.conditioning import replace as put_noised
-from videodiff.errors import LimitExceeded, UserError
+from videodiff.errors import LimitExceeded, OutOfResources, UserError
 from videodiff.events import Progress
 from videodiff.guess import Guess, guess
 from videodiff.models.attention import check_xformers
@@ -36,7 +36,9 @@ PREVIEW_SECONDS = 0.5
 """A preview is made at most this often, which keeps its cost far below that of a step."""
 
 MAX_WINDOW_PIXELS = 16_000_000
-"""About 15 GB in float32 with the shipped networks: 930 bytes a pixel (docs/log.md)."""
+"""About 13 GB with the shipped networks."""
+BYTES_A_PIXEL = 820
+"""Memory of one evaluation for each pixel of a window, in float32 (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -178,12 +180,18 @@ def to_pixels(frames: Tensor) -> np.ndarray:
 
 
 def check_memory(model: Model, layout: Layout, settings: Sampling) -> None:
-    """Refuse a window whose pixels are far beyond what a network of this kind can hold."""
+    """Refuse a window that is too large for any machine, or for the memory free on this one."""
     height, width, _ = layout.spool.shape
-    pixels = height * width * model.shape(settings.window).window * settings.average
+    frames = model.shape(settings.window).window
+    pixels = height * width * frames * settings.average
+    what = f"a window of {width}x{height} with {frames} frames and --average {settings.average}"
     if pixels > MAX_WINDOW_PIXELS:
         raise LimitExceeded(
-            f"a window of {width}x{height} with {model.shape(settings.window).window} frames and --average "
-            f"{settings.average} is {pixels / 1e6:.0f} million pixels, the limit is {MAX_WINDOW_PIXELS / 1e6:.0f}; "
+            f"{what} is {pixels / 1e6:.0f} million pixels, the limit is {MAX_WINDOW_PIXELS / 1e6:.0f}; "
             "lower --size, --window or --average"
+        )
+    needed, free = pixels * BYTES_A_PIXEL, free_memory(model.device)
+    if free is not None and needed > free:
+        raise OutOfResources(
+            f"{what} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; lower --size, --window or --average"
         )

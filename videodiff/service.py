@@ -87,6 +87,9 @@ def _render(settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
 
 def _render_one(model: Model, settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
     output = settings.output or default_output(settings)
+    for read in (settings.source, getattr(settings, "to", None), getattr(settings, "mask", None)):
+        if read is not None and read.exists() and output.exists() and output.samefile(read):
+            raise UserError(f"{output} is read by this request, and would be lost; choose another --output")
     sheet = output.with_name(f"{output.stem}.sheet.png")
     for beside in (output.with_name(f"{output.name}.json"), *([sheet] if settings.sheet else [])):
         if beside.exists() and not settings.overwrite:
@@ -257,9 +260,9 @@ def _train(settings: Train) -> Iterator[Event]:
     from videodiff.train import fit
 
     rows = []
-    for row in settings.data:
+    for number, row in enumerate(settings.data):
         if row.source == "packed" and row.path is not None and not (row.path / "frames.u8").is_file():
-            cache = settings.out / "packed" / row.path.resolve().name
+            cache = settings.out / "packed" / f"{number}-{row.path.resolve().name}"  # two folders may share a name
             channels = settings.model.get("channels", 3)
             yield from pack(row.path, cache, short_side=min(settings.sizes[0]), channels=channels)
             row = row.model_copy(update={"path": cache})

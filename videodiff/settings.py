@@ -145,6 +145,15 @@ class Interpolate(Task, Reading):
     frames: int = Field(7, ge=1, le=1000, description="New frames between two inputs.")
     slow: bool = Field(False, description="Keep the frame rate: slow motion instead of smoother motion.")
 
+    @model_validator(mode="after")
+    def _one_way_of_asking(self) -> Self:
+        unused = {"factor", "slow"} if self.to is not None else {"frames"}
+        asked = [f"--{name}" for name in sorted(unused) if getattr(self, name) != type(self).model_fields[name].default]
+        if asked:
+            where = "between two inputs (--to)" if self.to is not None else "within one clip"
+            raise ValueError(f"{' and '.join(asked)} means nothing {where}; leave it out")
+        return self
+
 
 class Infill(Task, Reading):
     """Fill missing frames, a hole in the picture, or the space around it."""

@@ -52,6 +52,8 @@ def fit(settings: Train) -> Iterator[Event]:
     precision = pick_precision(settings.precision, device)
     chief = crew.rank == 0
     out = settings.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out takes the folder of a run")
     out.mkdir(parents=True, exist_ok=True)
 
     # --- what is trained
@@ -172,8 +174,10 @@ def build_source(spec: Data, channels: int) -> Source:
     if spec.source == "moving_layers":
         return MovingLayers(channels=channels, spaced=spec.spaced)
     if spec.path is None:
-        raise UserError(f"data: {spec.source} needs a path")
+        raise UserError(f"data: {spec.source} needs a path (--data moving_mnist:FOLDER, or a folder of clips)")
     if spec.source == "moving_mnist":
+        if channels != 1:
+            raise UserError("moving_mnist is grey, this network takes colour; use --preset digits")
         return MovingMNIST(load_images(spec.path), spaced=spec.spaced)
     return Packed(spec.path, channels=channels, strides=spec.strides, spaced=spec.spaced)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from videodiff.tasks.layout import Layout, Notes, Shape, first_shape, read_clip
 
 def lay_out(settings: Infill, shape: Shape) -> Notes:
     """The input with frames missing, or with wanted pixels in every frame, or both."""
-    size, _ = first_shape(settings.input, settings, shape)
+    size = first_shape(settings.input, settings, shape)
     given_at = Spool((*size, shape.channels))
     given = yield from read_clip(settings.input, settings, size, given_at, 0)
     shown = range(given.frames)
@@ -97,5 +98,8 @@ def _widen(given: Spool, num_frames: int, canvas: tuple[int, int]) -> tuple[Spoo
 def _read_masks(settings: Infill, size: tuple[int, int], num_frames: int) -> Callable[[int], np.ndarray] | None:
     if settings.mask is None:
         return None
-    masks = video.read_mask(settings.mask, size, num_frames)
+    fps = None if settings.fps is None else Fraction(settings.fps).limit_denominator(100_000)
+    masks = video.read_mask(
+        settings.mask, size, num_frames, start=settings.start, end=settings.end, fps=fps, stride=settings.stride
+    )
     return lambda place: masks[place]

@@ -9,7 +9,7 @@ from videodiff.tasks.layout import Layout, Notes, Shape, first_shape, read_clip
 
 def lay_out(settings: Interpolate, shape: Shape) -> Notes:
     """Given frames `factor` places apart with the new ones between, or a gap between two inputs."""
-    size, _ = first_shape(settings.input, settings, shape)
+    size = first_shape(settings.input, settings, shape)
     spool = Spool((*size, shape.channels))
     if settings.to is not None:
         half = max(1, shape.window // 4)  # of each side: as much as a window can see beside the gap

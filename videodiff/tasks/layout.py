@@ -49,10 +49,10 @@ class Given:
 Notes = Generator[Note, None, Layout]
 
 
-def first_shape(path: Path, settings: Reading, shape: Shape) -> tuple[tuple[int, int], Fraction]:
-    """(height, width) at which the network takes this input, and the input's rate."""
+def first_shape(path: Path, settings: Reading, shape: Shape) -> tuple[int, int]:
+    """(height, width) at which the network takes this input."""
     clip = video.read(path, num_frames=1, short_side=settings.size or shape.side, multiple=shape.multiple, fit="crop")
-    return clip.frames.shape[1:3], clip.info.fps
+    return clip.frames.shape[1:3]
 
 
 def read_clip(

@@ -30,7 +30,7 @@ def check_size(name: str, width: int, height: int, limits: Limits) -> None:
     elif width * height > limits.max_pixels:
         over = f"the limit max_pixels is {limits.max_pixels} a frame"
     if over:
-        raise LimitExceeded(f"{name} is {width}x{height}; {over}: scale it down, or raise the limit")
+        raise LimitExceeded(f"{name} is {width}x{height}; {over}: scale it down first")
 
 
 def check_length(name: str, info: ClipInfo, request: Request) -> None:
@@ -52,7 +52,7 @@ def check_length(name: str, info: ClipInfo, request: Request) -> None:
     elif request.keep and kept * h * w * 3 > limits.max_bytes:
         over = f"{_gib(kept * h * w * 3)} of frames at {w}x{h}; the limit max_bytes is {_gib(limits.max_bytes)}"
     if over:
-        raise LimitExceeded(f"{name}: {over}: choose less with size, start, end or num_frames, or raise the limit")
+        raise LimitExceeded(f"{name}: {over}: choose less with --start and --end, or a smaller --size")
 
 
 def geometry(request: Request) -> tuple[tuple[int, int] | None, int | None, int, str]:
@@ -75,7 +75,7 @@ def _counted(timed: Timed, start: float, end: float, limits: Limits) -> Timed:
         if min(time, end) - start > limits.max_seconds:
             raise LimitExceeded(
                 f"the clip goes on beyond the limit max_seconds, {limits.max_seconds:g} s: "
-                "choose less with start and end, or raise the limit"
+                "choose less with --start and --end"
             )
         yield time, picture
 
@@ -133,14 +133,12 @@ class Fitter:
         self.upright = (height, width)
         self.made += 1
         if self.made > limits.max_frames:
-            raise LimitExceeded(
-                f"over the limit max_frames, {limits.max_frames}: choose less with end or num_frames, or raise it"
-            )
+            raise LimitExceeded(f"over the limit max_frames, {limits.max_frames}: choose less with --end")
         kept = min(self.made, self.request.last or self.made) * int(np.prod(self.placement.size)) * 3
         if self.request.keep and kept > limits.max_bytes:
             raise LimitExceeded(
                 f"the frames take more than the limit max_bytes, {_gib(limits.max_bytes)}: "
-                "choose less with size, start, end or num_frames, or raise the limit"
+                "choose less with --start and --end, or a smaller --size"
             )
         return self.placement
 

@@ -225,7 +225,8 @@ def _decoded(container, stream, limits: Limits, seek: int | None, notes: list[st
                     frame.pts = frame.dts
                 check_size(name, frame.width, frame.height, limits)
                 if seen > limits.max_frames:
-                    raise LimitExceeded(f"{name}: over the limit max_frames, {limits.max_frames}; cut it or raise it")
+                    over = f"over the limit max_frames, {limits.max_frames}"
+                    raise LimitExceeded(f"{name}: {over}; choose less with --start and --end")
                 if frame.interlaced_frame and weave is None:
                     weave = Deinterlacer(frame, stream.time_base)
                     notes.append(INTERLACED)

@@ -78,7 +78,7 @@ class Worker:
             if self.late:
                 raise LimitExceeded(
                     f"{name} takes longer to decode than the limit max_wall_seconds, {limits.max_wall_seconds:g} s; "
-                    "choose less with start, end or num_frames, or raise the limit"
+                    "choose less with --start and --end"
                 ) from None
             raise UnreadableInput(f"{name} cannot be read: it makes the decoder fail; re-encode it") from None
 

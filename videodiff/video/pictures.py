@@ -176,7 +176,7 @@ def _walk(path: str, limits: Limits, notes: list[str]) -> Iterator[tuple[float, 
             if form == "jpeg":  # what may follow in a photograph is a thumbnail or another view
                 return
             time += stays
-    raise LimitExceeded(f"{name}: over the limit max_frames, {limits.max_frames}; cut it or raise it")
+    raise LimitExceeded(f"{name}: over the limit max_frames, {limits.max_frames}; choose less with --start and --end")
 
 
 def _decoded(source: Any, place: int) -> tuple[np.ndarray, dict[str, Any]]:

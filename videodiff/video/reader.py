@@ -89,12 +89,25 @@ def read_mask(
     fit: str = "crop",
     limits: Limits = DEFAULT_LIMITS,
     trusted: bool = False,
+    **choice: Any,
 ) -> np.ndarray:
-    """bool [t h w], True where the mask is white (to fill): a picture is used for all frames, a clip frame by frame."""
-    clip = read(path, limits=limits, trusted=trusted, size=size, fit=fit, num_frames=num_frames)
-    white = clip.frames.mean(axis=3) >= 127.5
-    if len(white) == 1:
-        white = np.repeat(white, num_frames, axis=0)
+    """bool [t h w], True where the mask is white (to fill): a picture is used for all frames, a clip frame by frame.
+
+    `choice` (start, end, fps, stride) is that of the clip the mask belongs to; a picture has none.
+    """
+    still = probe(path, limits, trusted=trusted).num_frames == 1
+    chosen = {} if still else dict(choice)
+    chosen |= {"size": size, "fit": fit, "num_frames": num_frames}
+    white = np.zeros((num_frames, *size), bool)
+    made = 0
+    for item in stream(path, limits=limits, trusted=trusted, **chosen):
+        if isinstance(item, Frame):
+            if item.pixels.shape[:2] == tuple(size):
+                white[made] = item.pixels.sum(2, dtype=np.uint16) >= 383  # half of white
+            made += 1
+    if made == 1:
+        return np.broadcast_to(white[0], white.shape)
+    white = white[:made]
     if len(white) < num_frames or white.shape[1:] != tuple(size):
         shape = "x".join(map(str, white.shape))
         raise UserError(
