@@ -193,5 +193,6 @@ def check_memory(model: Model, layout: Layout, settings: Sampling) -> None:
     needed, free = pixels * BYTES_A_PIXEL, free_memory(model.device)
     if free is not None and needed > free:
         raise OutOfResources(
-            f"{what} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; lower --size, --window or --average"
+            f"{what} needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "lower --size, --window or --average"
         )
