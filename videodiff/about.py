@@ -59,7 +59,10 @@ def catalogue(what: str) -> dict[str, Any]:
         "checkpoints": {name: _card_line(name) for name in checkpoint.names()},
         "tasks": {name: _first_line(module) for name, module in TASKS.items()},
         "samplers": {name: row.help for name, row in SAMPLERS.items()},
-        "presets": {n: row.help for rows in (QUALITIES, PRESETS) for n, row in rows.items()},
+        "presets": {
+            **{name: row.help for name, row in QUALITIES.items()},
+            **{name: f"{row.help}; {row.time}; {row.command}" for name, row in PRESETS.items()},
+        },
         "networks": {name: _first_line(module) for name, module in NETWORKS.items()},
         "datasets": {name: _first_line(made) for name, made in DATASETS.items()},
     }

@@ -22,9 +22,10 @@ QUALITIES: dict[str, Quality] = {
 
 
 class Preset(NamedTuple):
-    """Settings that differ from the defaults, and what they cost and give."""
+    """Settings that differ from the defaults, the command that runs them, and what they cost and give."""
 
     help: str
+    command: str
     time: str
     result: str
     settings: dict[str, Any]
@@ -33,8 +34,9 @@ class Preset(NamedTuple):
 PRESETS: dict[str, Preset] = {
     "digits": Preset(
         help="stochastic Moving MNIST, 64x64 grey; needs the MNIST files: --data moving_mnist:FOLDER",
-        time="see checkpoints/digits/README.md",
-        result="see checkpoints/digits/README.md",
+        command="videodiff train --preset digits --data moving_mnist:MNIST --out runs/digits --steps 2558 --decay 380",
+        time="1.5 hours of one core of a 2-core CPU",
+        result="strokes near the right place, shapes not kept; scores in checkpoints/digits/README.md",
         settings={
             "data": [{"source": "moving_mnist"}],
             "model": {"channels": 1, "widths": [32, 64, 128]},
@@ -57,8 +59,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "motion": Preset(
         help="64x64 colour for clips of anything: moving layers and clips of one's own (--data FOLDER)",
-        time="see checkpoints/motion/README.md",
-        result="see checkpoints/motion/README.md",
+        command="videodiff train --preset motion --data moving_layers FOLDER --out runs/motion --steps 1613 --decay 320",
+        time="1.3 hours of one core of a 2-core CPU",
+        result="continues steady motion, blurs what turns; scores in checkpoints/motion/README.md",
         settings={
             "data": [{"source": "moving_layers", "spaced": 0.1}],
             "model": {"channels": 3, "widths": [32, 64, 128]},
