@@ -59,7 +59,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "motion": Preset(
         help="64x64 colour for clips of anything: moving layers and clips of one's own (--data FOLDER)",
-        command="videodiff train --preset motion --data moving_layers FOLDER --out runs/motion --steps 1613 --decay 320",
+        command="videodiff train --preset motion --data moving_layers FOLDER --out runs/motion "
+        "--steps 1613 --decay 320",
         time="1.3 hours of one core of a 2-core CPU",
         result="continues steady motion, blurs what turns; scores in checkpoints/motion/README.md",
         settings={
