@@ -281,7 +281,13 @@ def test_over_a_limit_has_code_5(quick, clip, capsys, command):
 
 def test_an_input_over_a_limit_has_code_5(quick, capsys):
     video.write("../long.mkv", (np.full((16, 16, 3), i % 256, np.uint8) for i in range(80)), 0.1)
-    assert "max_seconds" in refused(capsys, 5, "predict", "../long.mkv", *quick)
+    assert "max_seconds" in refused(capsys, 5, "interpolate", "../long.mkv", *quick)
+
+
+def test_of_a_long_film_only_the_end_is_read(quick):
+    video.write("../long.mkv", (np.full((16, 16, 3), i % 256, np.uint8) for i in range(80)), 0.1)
+    assert cli.run(["predict", "../long.mkv", "--frames", "2", "--output", "next.mkv", *quick]) == 0
+    assert video.read("next.mkv", trusted=True).frames[:4, 0, 0, 0].tolist() == [76, 77, 78, 79]
 
 
 def test_a_full_disk_has_code_6(quick, clip, capsys, monkeypatch):
