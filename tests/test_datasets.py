@@ -595,3 +595,17 @@ def spy_on(folder: Path, out: Path) -> list[str]:
         patch.setattr(video, "stream", lambda path, **wanted: decoded.append(str(path)) or stream(path, **wanted))
         events_of(folder, out, short_side=32)
     return decoded
+
+
+def test_mnist_is_fetched_whole_or_not_at_all(shared, tmp_path):
+    """From a folder that stands for the mirror: what is there is fetched and checked, what is not MNIST is refused."""
+    moving_mnist.fetch_images(tmp_path / "good", (shared / "data" / "mnist").as_uri() + "/")
+    assert moving_mnist.load_images(tmp_path / "good", "test").shape == (10_000, 28, 28)
+    (tmp_path / "mirror").mkdir()
+    for name, _ in moving_mnist.FILES.values():
+        (tmp_path / "mirror" / name).write_bytes(b"something else")
+    with pytest.raises(UnreadableInput, match="not the MNIST file"):
+        moving_mnist.fetch_images(tmp_path / "bad", (tmp_path / "mirror").as_uri() + "/")
+    with pytest.raises(UserError, match="cannot be fetched"):
+        moving_mnist.fetch_images(tmp_path / "bad", (tmp_path / "nowhere").as_uri() + "/")
+    assert not list((tmp_path / "bad").iterdir())

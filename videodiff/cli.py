@@ -130,7 +130,7 @@ TRAIN_OPTIONS = (
     "out", "steps", "batch", "rate", "seed", "device", "precision", "threads", "minutes", "recompute", "decay", "export"
 )  # fmt: skip
 TRAIN_EXTRA: dict[str, tuple[Any, str]] = {
-    "data": (tuple[str, ...] | None, "Folders of clips, moving_layers or moving_mnist:FOLDER, not the preset's data."),
+    "data": (tuple[str, ...] | None, "Folders of clips, moving_layers, moving_mnist (fetched) or moving_mnist:FOLDER."),
     "preset": (str | None, "What to train; see `videodiff list presets`."),
 }
 
@@ -202,8 +202,8 @@ DATA = ("moving_layers",)
 
 
 def _data_row(text: str) -> dict[str, Any]:
-    if text == "moving_layers":
-        return {"source": "moving_layers"}
+    if text in ("moving_layers", "moving_mnist"):
+        return {"source": text}
     if text.startswith("moving_mnist:"):
         return {"source": "moving_mnist", "path": text.removeprefix("moving_mnist:")}
     return {"source": "packed", "path": text}

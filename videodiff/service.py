@@ -257,10 +257,15 @@ DEMO_CLIP = 4
 def _train(settings: Train) -> Iterator[Event]:
     """Pack folders of clips once, then train."""
     from videodiff.datasets.folder import pack
+    from videodiff.datasets.moving_mnist import fetch_images
     from videodiff.train import fit
 
     rows = []
     for number, row in enumerate(settings.data):
+        if row.source == "moving_mnist" and row.path is None:
+            row = row.model_copy(update={"path": settings.out / "mnist"})
+            yield Note(f"fetching MNIST (CC BY-SA 3.0, 11 MB) to {row.path}, unless it is there")
+            fetch_images(settings.out / "mnist")
         if row.source == "packed" and row.path is not None and not (row.path / "frames.u8").is_file():
             cache = settings.out / "packed" / f"{number}-{row.path.resolve().name}"  # two folders may share a name
             channels = settings.model.get("channels", 3)

@@ -8,7 +8,9 @@ once, then `MovingMNIST(images)` to train and `test_clip(images, i, t)` for clip
 
 import gzip
 import hashlib
+import os
 import struct
+import urllib.request
 import zlib
 from pathlib import Path
 
@@ -140,6 +142,29 @@ def load_images(folder: Path | str, split: str = "train") -> Tensor:
     if hashlib.md5(path.read_bytes()).hexdigest() != md5:
         raise UnreadableInput(f"{path} is not the MNIST file (md5 differs from {md5}); fetch {MIRROR}{name} again")
     return load_idx(path)
+
+
+def fetch_images(folder: Path | str, mirror: str = MIRROR) -> None:
+    """Fetch what is missing of MNIST's two image files into a folder, checked against their md5."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, md5 in FILES.values():
+        if (folder / name).is_file():
+            continue
+        try:
+            with urllib.request.urlopen(mirror + name, timeout=60) as answer:
+                data = answer.read()
+        except OSError as error:
+            raise UserError(
+                f"{mirror}{name} cannot be fetched ({error}); put the file into {folder} yourself"
+            ) from error
+        if hashlib.md5(data).hexdigest() != md5:
+            raise UnreadableInput(
+                f"what {mirror}{name} gives is not the MNIST file; put the file into {folder} yourself"
+            )
+        part = folder / f".{name}.part"
+        part.write_bytes(data)
+        os.replace(part, folder / name)
 
 
 def load_idx(path: Path | str) -> Tensor:
