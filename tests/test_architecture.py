@@ -12,7 +12,7 @@ PACKAGE = ROOT / "videodiff"
 # From the bottom up. A module may import what lies in lower layers, and a package its own helpers.
 LAYERS: list[set[str]] = [
     {"errors", "events", "types"},
-    {"settings", "presets", "noise", "masks", "compute", "spool", "planner", "parallel", "video", "flow"},
+    {"settings", "presets", "noise", "masks", "compute", "spool", "planner", "parallel", "video", "flow", "files"},
     {"models", "sampling", "datasets", "metrics", "tasks", "losses", "guess"},
     {"centred", "denoiser", "conditioning", "baselines"},
     {"checkpoint"},

@@ -12,7 +12,6 @@ does not depend on what else is measured.
 import hashlib
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from videodiff.baselines import BASELINES
 from videodiff.datasets.moving_mnist import load_images, test_clip
 from videodiff.errors import UnreadableInput, UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
+from videodiff.files import replace_file
 from videodiff.metrics import motion, psnr, ssim
 from videodiff.metrics.interval import bootstrap
 from videodiff.metrics.pixels import grey
@@ -497,13 +497,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(item) for item in value]
     return value
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ PRESETS: dict[str, Preset] = {
         help="stochastic Moving MNIST, 64x64 grey; needs the MNIST files: --data moving_mnist:FOLDER",
         command="videodiff train --preset digits --data moving_mnist:MNIST --out runs/digits --steps 2558 --decay 380",
         time="1.5 hours of one core of a 2-core CPU",
-        result="the shipped run, whose design changed under way, keeps no shapes yet: see checkpoints/digits/README.md",
+        result="not measured alone; the shipped run changed under way, see checkpoints/digits/README.md",
         settings={
             "data": [{"source": "moving_mnist"}],
             "model": {"channels": 1, "widths": [32, 64, 128]},
@@ -62,7 +62,7 @@ PRESETS: dict[str, Preset] = {
         command="videodiff train --preset motion --data moving_layers FOLDER --out runs/motion "
         "--steps 1613 --decay 320",
         time="1.3 hours of one core of a 2-core CPU",
-        result="the shipped run, whose design and clips differed (run.json in checkpoints/motion/README.md), blurs turns",
+        result="not measured alone; the shipped run changed under way, see checkpoints/motion/README.md",
         settings={
             "data": [{"source": "moving_layers", "spaced": 0.1}],
             "model": {"channels": 3, "widths": [32, 64, 128]},

@@ -14,6 +14,7 @@ from videodiff import __version__, video
 from videodiff.datasets.moving_layers import MovingLayers
 from videodiff.errors import OutOfResources, UserError
 from videodiff.events import Event, Note, Saved
+from videodiff.files import replace_file
 from videodiff.noise import NoiseSource
 from videodiff.pipeline import Model, check_memory, fill, fill_canvas, open_model, to_pixels, window_canvas
 from videodiff.planner import windows
@@ -209,17 +210,7 @@ def _write_sheet(path: Path, layout: Layout, most: int = 64) -> None:
     shown, wanted = list(layout.timeline.shown), set(layout.timeline.wanted)
     places = shown[:: -(-len(shown) // most)]
     labels = [f"{place} new" if place in wanted else f"{place}" for place in places]
-    _replace(path, video.contact_sheet(np.stack([layout.spool.get(place) for place in places]), 8, labels))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, video.contact_sheet(np.stack([layout.spool.get(place) for place in places]), 8, labels))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -246,7 +237,7 @@ def _demo(settings: Demo, previews: bool) -> Iterator[Event]:
     yield Saved(str(context), "clip")
     new = video.read(clip, last=8, trusted=True).frames
     labels = [*(f"{i} true" for i in range(16)), *(f"{i} given" if i < 8 else f"{i} new" for i in range(16))]
-    _replace(sheet, video.contact_sheet(np.concatenate([truth, truth[:8], new]), 16, labels))
+    replace_file(sheet, video.contact_sheet(np.concatenate([truth, truth[:8], new]), 16, labels))
     yield Saved(str(sheet), "sheet")
 
 
