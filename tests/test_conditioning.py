@@ -1,10 +1,10 @@
-"""Known pixels come back bit for bit; guidance short-circuits and adds up."""
+"""Known pixels come back bit for bit; pulls and mixes do what their equations say."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from videodiff.conditioning import clamp, classifier_free, put_known, replace
+from videodiff.conditioning import clamp, put_known, replace
 from videodiff.noise import NoiseSource, spread
 from videodiff.sampling import SAMPLERS, FirstOrder, Heun, log_snr, sample, sampler
 from videodiff.types import Canvas
@@ -81,43 +81,3 @@ def test_replace_is_the_same_alone_and_in_a_batch(canvas: Canvas) -> None:
         return last.z
 
     assert torch.equal(run(slice(0, 2)), torch.cat([run(slice(0, 1)), run(slice(1, 2))]))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def conditional(z: Tensor, s: Tensor) -> Tensor:
-    return 0.5 + 0.1 / (0.1 + spread(s, z) ** 2) * (z - 0.5)
-
-
-def both(z: Tensor, s: Tensor) -> Tensor:
-    b = len(z) // 2
-    return torch.cat([conditional(z[:b], s[:b]), gaussian(z[b:], s[b:])])
-
-
-def never(z: Tensor, s: Tensor) -> Tensor:
-    raise AssertionError("this one must not be called")
-
-
-def test_guidance_at_one_and_zero_is_one_plain_call() -> None:
-    z, s = torch.randn(2, 3, 1, 4, 4), torch.tensor([0.5, 2.0])
-    assert torch.equal(classifier_free(conditional, never, 1.0)(z, s), conditional(z, s))
-    assert torch.equal(classifier_free(never, gaussian, 0.0)(z, s), gaussian(z, s))
-    assert torch.equal(classifier_free(conditional, never, 1.0, both=never)(z, s), conditional(z, s))
-
-
-@pytest.mark.parametrize("w", [-1.0, 0.5, 2.0, 8.0])
-def test_guidance_extrapolates_in_one_batch_or_two_passes(w: float) -> None:
-    z, s = torch.randn(2, 3, 1, 4, 4, dtype=torch.float64), torch.tensor([0.5, 2.0], dtype=torch.float64)
-    expected = (1 - w) * gaussian(z, s) + w * conditional(z, s)
-    two = classifier_free(conditional, gaussian, w)(z, s)
-    one = classifier_free(never, never, w, both=both)(z, s)
-    torch.testing.assert_close(two, expected, rtol=1e-12, atol=1e-12)
-    assert torch.equal(one, two)
-
-
-def test_guidance_takes_levels_per_frame() -> None:
-    z, s = torch.randn(2, 3, 1, 4, 4), torch.rand(2, 3)
-    assert torch.equal(
-        classifier_free(never, never, 2.0, both=both)(z, s), classifier_free(conditional, gaussian, 2.0)(z, s)
-    )

@@ -1,8 +1,10 @@
 """Ways to hold a sample to what is known, around any denoiser.
 
 A network trained to see the known frames (the native one) needs none of this while it samples. The others get `clamp`
-(known frames clean in the input, RaMViD) or `replace` (known region at the noise level of the rest, no training), and
-every result gets `put_known`, so that known pixels come back bit for bit. `classifier_free` strengthens a condition.
+(known frames clean in the input, RaMViD), or ways that need no training: `replace` (known region at the noise level of
+the rest; RePaint when the plan is `plans.repaint`), `reconstruction` and `pigdm` (gradients; any operator), and
+`low_pass_mix` (rough shapes of a reference, ILVR). DDRM is a stepper, `sampling.spectral`. Where pixels are known the
+result gets `put_known`, so that they come back bit for bit.
 """
 
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from videodiff.noise import spread
+from videodiff.operators import Operator
 from videodiff.sampling import Before
 from videodiff.types import Canvas, Denoise
 
@@ -49,23 +52,63 @@ def replace(canvas: Canvas) -> Before:
     return before
 
 
-def classifier_free(conditional: Denoise, unconditional: Denoise, w: float, both: Denoise | None = None) -> Denoise:
-    """The denoiser D_u + w (D_c - D_u): w above 1 strengthens the condition (Ho and Salimans 2021).
+def reconstruction(denoise: Denoise, operator: Callable[[Tensor], Tensor], y: Tensor, w: float = 2.0) -> Denoise:
+    """The denoiser D - (w/2) grad_z |y - A D|^2: answers whose view does not agree with y are pushed until it does.
 
-    w = 1 is the conditional denoiser and w = 0 the unconditional one, bit for bit and at one evaluation. For other w
-    each is called in turn, or, given `both`, a denoiser of the doubled batch (first half conditional), that one once:
-    faster, for twice the memory.
+    Ho et al. 2022 (Video Diffusion Models), equation 7; their alpha cancels in z. A is any function of clips that can
+    be differentiated, so it serves masks, super-resolution in space and time, and all of `operators.OPERATORS`. Every
+    evaluation also goes backward through the network. Around w = 2 the spread of the answers is right; 5 and more find
+    the mean better and spread too little. Where y is known pixels, sample with `replace` as well.
     """
-    if w == 1:
-        return conditional
-    if w == 0:
-        return unconditional
 
-    def guided(z: Tensor, s: Tensor) -> Tensor:
-        if both is None:
-            x0_c, x0_u = conditional(z, s), unconditional(z, s)
-        else:
-            x0_c, x0_u = both(torch.cat([z, z]), torch.cat([s, s])).chunk(2)
-        return x0_u + w * (x0_c - x0_u)
+    def loss(x0: Tensor, s: Tensor) -> Tensor:
+        return w * (y - operator(x0)).square().sum()
 
-    return guided
+    return _pulled(denoise, loss)
+
+
+def pigdm(denoise: Denoise, operator: Operator, y: Tensor, sigma_y: float = 0.0, w: float = 1.0) -> Denoise:
+    """The denoiser D + w s^2 grad_z log N(y; A D, r^2 A A' + sigma_y^2) with D's own uncertainty r^2 = s^2 / (1 + s^2).
+
+    Song et al. 2023 (PiGDM); r is that of data with variance 1. For known pixels it is `reconstruction` with the weight
+    1 + s^2. With A = U S V' each coordinate has the weight 1 / (S^2 / (1 + s^2) + sigma_y^2 / s^2).
+    """
+    singular = operator.singular.to(y)
+    target = operator.spectrum_of(y)
+
+    def loss(x0: Tensor, s: Tensor) -> Tensor:
+        s2 = spread(s, x0) ** 2
+        variance = singular**2 / (1 + s2) + sigma_y**2 / s2.clamp(min=torch.finfo(s2.dtype).tiny)
+        weight = torch.where(singular > 0, w / variance, 0.0)
+        return (weight * (target - singular * operator.to_spectrum(x0)).square()).sum()
+
+    return _pulled(denoise, loss)
+
+
+def _pulled(denoise: Denoise, loss: Callable[[Tensor, Tensor], Tensor]) -> Denoise:
+    """D - 1/2 grad_z loss(D(z, s), s), with one pass forward and one backward. Clips must only add to the loss."""
+
+    def pulled(z: Tensor, s: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            x0 = denoise(z, s)
+            (gradient,) = torch.autograd.grad(loss(x0, s), z)
+        return x0.detach() - gradient / 2
+
+    return pulled
+
+
+def low_pass_mix(reference: Tensor, operator: Operator, s_stop: float = 0.0) -> Before:
+    """A hook for `sample` that takes what the operator sees from the reference, noised to the present level.
+
+    Choi et al. 2021 (ILVR), equation 8: z <- z - phi(z) + phi(reference + s n) with the projection phi = A^+ A. With
+    `operators.average` the rough shapes in space (a clip like this one), in time (the slow motion, with other details)
+    or both are kept. Below the level `s_stop` the sample goes its own way.
+    """
+
+    def before(z: Tensor, s: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+        wanted = reference.to(z) + spread(s, z) * draw()
+        mixed = z + operator.pinv(operator(wanted - z))
+        return torch.where(spread(s >= s_stop, z), mixed, z)
+
+    return before

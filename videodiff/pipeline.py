@@ -17,11 +17,12 @@ from videodiff import checkpoint
 from videodiff.centred import CentredDenoiser
 from videodiff.checkpoint import Bundle
 from videodiff.compute import free_memory, pick_device, pick_precision
-from videodiff.conditioning import clamp, classifier_free, put_known
+from videodiff.conditioning import clamp, put_known
 from videodiff.conditioning import replace as put_noised
 from videodiff.errors import LimitExceeded, OutOfResources, UserError
 from videodiff.events import Progress
 from videodiff.guess import Guess, guess
+from videodiff.guidance import classifier_free
 from videodiff.models.attention import check_xformers
 from videodiff.noise import SCHEDULES, NoiseSource
 from videodiff.planner import Timeline, Window, windows
