@@ -1,8 +1,11 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -13,6 +16,12 @@ def shared() -> Path:
     if not (root / "vectors").is_dir():
         pytest.skip(f"reference data not found at {root}; set VIDEODIFF_SHARED to its folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def ode(shared: Path) -> Callable[[str], dict[str, np.ndarray]]:
+    """`ode(name)`: the arrays of a file of exact answers, read once; see `oracles.py`."""
+    return cache(lambda name: dict(np.load(shared / f"vectors/ode/{name}.npz")))
 
 
 @pytest.fixture(scope="session")

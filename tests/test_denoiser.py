@@ -9,6 +9,7 @@ import torch
 from videodiff.denoiser import (
     OUTPUTS,
     Cancelled,
+    LearnedVariance,
     cancellable,
     clamped,
     coefficients,
@@ -16,11 +17,13 @@ from videodiff.denoiser import (
     denoiser,
     edm_time,
     flow_time,
+    scaled,
     split_variance,
     table_time,
 )
 from videodiff.errors import UserError
-from videodiff.noise import FAMILIES, alpha, spread, table
+from videodiff.noise import FAMILIES, NoiseSource, alpha, spread, table
+from videodiff.sampling import Multistep, log_snr, sample
 
 
 def no_time(s: torch.Tensor) -> torch.Tensor:
@@ -106,9 +109,11 @@ def test_learned_variance_is_split_off() -> None:
         return torch.cat([x, 99 * torch.ones_like(x)], dim=-3)
 
     plain = denoiser(lambda x, time: x, "eps", no_time)
-    both = denoiser(network, "eps", no_time, learned_variance=True)
+    latest = LearnedVariance()
+    both = denoiser(network, "eps", no_time, learned_variance=latest)
     assert torch.equal(both(z, torch.ones(1)), plain(z, torch.ones(1)))
     assert (split_variance(network(z, z))[1] == 99).all()
+    assert (latest() == 50).all()
 
 
 def test_the_table_time_is_the_index() -> None:
@@ -131,6 +136,32 @@ def test_half_precision_stays_inside_the_network() -> None:
 def test_unknown_outputs_are_named() -> None:
     with pytest.raises(UserError, match="did you mean 'eps'"):
         denoiser(lambda x, time: x, "epss", no_time)
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_one_walk_of_numbers_serves_clips_and_frames_with_levels_of_their_own(per_frame: bool) -> None:
+    unit = (
+        torch.tensor([[0.1, 1.0, 7.0], [0.5, 2.0, 0.02]]).double() if per_frame else torch.tensor([0.1, 3.0]).double()
+    )
+    variance = torch.rand(2, 3, 1, 2, 2, dtype=torch.float64) + 0.1  # frames are independent: each has its own flow
+
+    def denoise(z: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return variance / (variance + spread(s, z) ** 2) * z
+
+    z, plan = 5 * torch.randn(2, 3, 1, 2, 2, dtype=torch.float64), log_snr(5.0, 0.01, 200)
+    *_, step, _ = sample(scaled(denoise, unit), z, plan, Multistep(3), NoiseSource((0, 1)))
+    first, last = (spread(unit, z) * s for s in (plan.levels[0], plan.levels[-2]))
+    exact = spread(unit, z) * z * ((variance + last**2) / (variance + first**2)).sqrt()
+    torch.testing.assert_close(spread(unit, z) * step.z, exact, rtol=1e-4, atol=0)
+
+
+def test_scaled_takes_levels_per_clip_and_per_frame() -> None:
+    z, seen = torch.randn(2, 3, 1, 2, 2), []
+    for unit in (torch.tensor([2.0, 3.0]), torch.tensor([[2.0, 2.0, 2.0], [3.0, 3.0, 3.0]])):
+        for s in (torch.ones(2), torch.ones(2, 3)):
+            denoise = scaled(lambda z, s: seen.append(s) or z, unit)  # type: ignore[func-returns-value]
+            torch.testing.assert_close(denoise(z, s), z)
+            assert (seen[-1] == spread(torch.tensor([2.0, 3.0]), seen[-1])).all()
 
 
 def test_clamped_keeps_the_range() -> None:

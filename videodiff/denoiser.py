@@ -8,6 +8,7 @@ time a network wants to be told is a function of s. Call `denoiser(network, "v",
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -77,7 +78,7 @@ def denoiser(
     family: str = "vp",
     sd: Tensor | float = 0.5,
     base: Tensor | float = 0.0,
-    learned_variance: bool = False,
+    learned_variance: "LearnedVariance | None" = None,
 ) -> Denoise:
     """The network as a denoiser in the (z, s) frame.
 
@@ -85,7 +86,7 @@ def denoiser(
     time:    what the network is told instead of s: `edm_time`, `flow_time`, `table_time(...)`, `schedule.t` of -log s.
     family:  the alpha of `noise.FAMILIES` it was trained with.
     sd, base: spread and centre of the data given what is known; numbers, or tensors that broadcast to z.
-    learned_variance: the network has 2c output channels; the second half is dropped (`split_variance` keeps it).
+    learned_variance: where to leave the second half of a network with 2c output channels; None for one with c.
     """
     pick("output", output, OUTPUTS)
 
@@ -93,8 +94,8 @@ def denoiser(
         c_skip, c_out, c_in = coefficients(output, spread(s, z), family, sd)
         centred = z - base
         answer = network(c_in * centred, time(s))
-        if learned_variance:
-            answer, _ = split_variance(answer)
+        if learned_variance is not None:
+            answer, learned_variance.channels = split_variance(answer)
         return base + c_skip * centred + c_out * answer.to(z.dtype)  # "precision" ends here: z and D stay in z's type
 
     return denoise
@@ -104,6 +105,22 @@ def split_variance(answer: Tensor) -> tuple[Tensor, Tensor]:
     """(prediction, variance channels) of a network that learned both; the channel axis is third from the end."""
     prediction, variance = answer.chunk(2, dim=-3)
     return prediction, variance
+
+
+@dataclass
+class LearnedVariance:
+    """The variance channels of a denoiser's latest answer, for a sampler that uses them.
+
+    Give it to `denoiser`, and to `sample` as `fraction`. Samplers that follow the flow never look at it. Under guidance
+    give it to the conditional denoiser alone.
+    """
+
+    channels: Tensor | None = None
+
+    def __call__(self) -> Tensor:
+        """u: 0 is the smallest variance, 1 the largest, the network's -1 and 1 (Nichol and Dhariwal 2021, eq. 15)."""
+        assert self.channels is not None, "no evaluation yet"
+        return (self.channels + 1) / 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -140,6 +157,21 @@ def table_time(table: Schedule, num_steps: int, rounded: bool = False) -> Callab
 
 class Cancelled(Exception):
     """Raised by `cancellable` at the first evaluation after the request."""
+
+
+def scaled(denoise: Denoise, unit: Tensor) -> Denoise:
+    """The denoiser in units of `unit` [b] or [b t]: D(z unit, s unit) / unit.
+
+    dz/ds = (z - D) / s does not change when z and s are scaled together, so one walk of numbers serves clips, and
+    frames of one clip, whose levels differ: each is at its own unit times the walk's level.
+    """
+
+    def scaling(z: Tensor, s: Tensor) -> Tensor:
+        level = spread(s, unit) * unit if s.ndim < unit.ndim else s * spread(unit, s)
+        scale = spread(unit, z)
+        return denoise(z * scale, level) / scale
+
+    return scaling
 
 
 def clamped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:

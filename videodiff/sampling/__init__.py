@@ -8,30 +8,46 @@
 To add a sampler is to add a row to `SAMPLERS`, or a stepper and a row.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from videodiff.noise import pick
-from videodiff.sampling.loop import Before, Noise, Step, sample
+from videodiff.sampling.evaluate import Before, Evaluate, Node
+from videodiff.sampling.loop import Noise, Step, sample
 from videodiff.sampling.multistep import Multistep
 from videodiff.sampling.plans import (
     DEFAULT_PLAN,
     PLANS,
     Plan,
+    churned,
     from_level,
+    from_table,
     karras,
     log_snr,
     make_plan,
     quadratic_t,
+    repaint,
+    respaced,
+    restart,
     uniform_t,
 )
-from videodiff.sampling.steppers import Draw, Evaluate, FirstOrder, Heun, Node, Stepper
+from videodiff.sampling.steppers import Draw, FirstOrder, Heun, Stepper
+
+
+def as_planned(plan: Plan) -> Plan:
+    """The plan as it is: most samplers walk the levels they are given."""
+    return plan
 
 
 class Sampler(NamedTuple):
-    """A stepper a user can choose by name, with the line that helps to choose it."""
+    """A stepper a user can choose by name, with the line that helps to choose it.
+
+    `replan` is what the sampler makes of the walk of levels: churn and restart add moves up, the others nothing.
+    """
 
     stepper: Stepper
     help: str
+    replan: Callable[[Plan], Plan] = as_planned
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -81,11 +97,17 @@ __all__ = [
     "Sampler",
     "Step",
     "Stepper",
+    "as_planned",
+    "churned",
     "from_level",
+    "from_table",
     "karras",
     "log_snr",
     "make_plan",
     "quadratic_t",
+    "repaint",
+    "respaced",
+    "restart",
     "sample",
     "sampler",
     "uniform_t",

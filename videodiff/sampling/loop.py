@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from videodiff.errors import UserError
+from videodiff.sampling.evaluate import Before, Evaluate, Node
 from videodiff.sampling.plans import Plan
-from videodiff.sampling.steppers import Node, Stepper
+from videodiff.sampling.steppers import Stepper
 from videodiff.types import Denoise
 
 
@@ -22,10 +22,6 @@ class Noise(Protocol):
     """What the loop needs of `noise.NoiseSource`."""
 
     def draw(self, shape: Sequence[int], *, evaluation: int = 0, kind: str = "start") -> Tensor: ...
-
-
-Before = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
-"""`z = before(z, s, draw)`: changes the state right before each evaluation, at the level s [b] of that evaluation."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +43,27 @@ class Step:
 
 
 def sample(
-    denoise: Denoise, z: Tensor, plan: Plan, stepper: Stepper, noise: Noise, before: Before | None = None
+    denoise: Denoise,
+    z: Tensor,
+    plan: Plan,
+    stepper: Stepper,
+    noise: Noise,
+    before: Before | None = None,
+    fraction: Callable[[], Tensor] | None = None,
 ) -> Iterator[Step]:
     """Steps from z at level `plan.levels[0]` to the clean clip, which is the last step's z.
 
     z: [b ...] at the first level: `s n` for a new clip, `guide + s n` to keep something of a guide. Its precision is
     that of the whole walk (float32 in the product, float64 in proofs). Noise is keyed by the move's place in the plan.
+    before: changes the state right before each evaluation; it may draw one noise per move.
+    fraction: the `denoiser.LearnedVariance` that `denoise` writes to; only `ddpm_learned` asks for it.
     """
-    x0, n, history = z, 0, list[Node]()
+    x0, history = z, list[Node]()
     shape, like = z.shape, z.new_empty(0)
+    evaluate = Evaluate(denoise, before, fraction)
 
-    def draw(i: int, kind: str) -> Tensor:
-        return noise.draw(shape[1:], evaluation=i, kind=kind).to(like)
-
-    def evaluate(i: int, z: Tensor, s: float) -> Node:
-        nonlocal n
-        level = torch.full(shape[:1], s, dtype=torch.promote_types(z.dtype, torch.float32), device=z.device)
-        if before is not None:
-            z = before(z, level, partial(draw, i, "known"))
-        x0 = denoise(z, level)
-        n += 1
-        if not torch.isfinite(x0).all():
-            raise UserError(f"the network's answer at noise level {s:.4g} is not finite; try --precision float32")
-        return Node(s, z, x0)
+    def draw(i: int, kind: str, again: int = 0) -> Tensor:
+        return noise.draw(shape[1:], evaluation=i, kind=f"{kind} {again}" if again else kind).to(like)
 
     for i, (s, s_next) in enumerate(plan.moves):
         with torch.no_grad():
@@ -77,5 +71,6 @@ def sample(
                 z = z + (s_next**2 - s**2) ** 0.5 * draw(i, "step")
                 history.clear()
             else:
-                z, x0 = stepper.step(partial(evaluate, i), z, s, s_next, history, partial(draw, i, "step"))
-        yield Step(i, n, s_next, z, x0)
+                evaluate.draw = partial(draw, i, "known")
+                z, x0 = stepper.step(evaluate, z, s, s_next, history, partial(draw, i, "step"))
+        yield Step(i, evaluate.n, s_next, z, x0)

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from videodiff.errors import UserError
 from videodiff.noise import Schedule, linear
+from videodiff.sampling.evaluate import Evaluate, Node
 from videodiff.sampling.plans import Plan
-from videodiff.sampling.steppers import Draw, Evaluate, Node
+from videodiff.sampling.steppers import Draw
 
 CLOCKS = ("lam", "s", "t")
 GAUSS = np.polynomial.legendre.leggauss(20)
@@ -94,11 +95,11 @@ class Multistep:
         # are at hand, integrate from the start again with all of them. Only for short steps (0.3 in lam for the whole
         # warm-up: 100 evaluations and more): at 5 evaluations this diverges, and at 10 to 50 it changes nothing.
         again = len(history) <= self.order and self.eta == 0 and self.rule == "exact"
-        return history[0] if again and math.log(history[0].s / s_next) < 0.3 else history[-1]
+        return history[0] if again and math.log(float(history[0].s) / s_next) < 0.3 else history[-1]
 
     def _move(self, start: Node, s_next: float, nodes: list[Node]) -> Tensor:
         """From start's state to s_next with the polynomial through the nodes, newest last."""
-        s, levels = start.s, [node.s for node in nodes]
+        s, levels = float(start.s), [float(node.s) for node in nodes]
         weights = self._published(levels, s, s_next) if self.rule == "published" else self._exact(levels, s, s_next)
         z = start.z if self.target == "eps" else (s_next / s) ** (1 + self.eta) * start.z
         for weight, node in zip(weights, nodes, strict=True):

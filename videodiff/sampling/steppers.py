@@ -1,42 +1,32 @@
 """Steppers that look only at the present: one update rule each.
 
-The contract of every stepper, here and in `multistep.py`:
+The contract of every stepper, here and in the files beside:
 
     z_next, x0 = stepper.step(evaluate, z, s, s_next, history, draw)
 
-moves a state z from level s down to s_next. `evaluate(z, s)` returns a `Node` (level, state the network saw, x0).
-`history` is a list that the stepper may keep nodes in, emptied by the loop when the walk jumps up. `draw()` gives fresh
-standard noise like z. `stepper.evaluations(plan)` says how often the network will be called. Steppers are values
-without state, so one can serve any number of runs. Weights are Python floats computed in float64; z has the network's
-precision.
+moves a state z from level s down to s_next. `evaluate(z, s)` returns a `Node` (level, state the network saw, x0); see
+`evaluate.py`. `history` is a list that the stepper may keep nodes in, emptied by the loop when the walk jumps up.
+`draw()` gives standard noise like z, the same whenever it is called in one move; `draw(1)`, `draw(2)` ... give more.
+`stepper.evaluations(plan)` says how often the network will be called, or None where that is known only afterwards.
+Steppers are values without state, so one can serve any number of runs. Weights are Python floats computed in float64;
+z has the network's precision.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from videodiff.errors import UserError
+from videodiff.sampling.evaluate import Evaluate, Node
 from videodiff.sampling.plans import Plan
 
 
-class Node(NamedTuple):
-    """One network evaluation: the level, the state that was shown, and the clean clip it answered."""
+class Draw(Protocol):
+    """Standard noise like z for this move; the same for the same number."""
 
-    s: float
-    z: Tensor
-    x0: Tensor
-
-    @property
-    def eps(self) -> Tensor:
-        """The noise in z, which is also the slope of the probability flow: dz/ds = (z - D) / s."""
-        return (self.z - self.x0) / self.s
-
-
-Evaluate = Callable[[Tensor, float], Node]
-Draw = Callable[[], Tensor]
+    def __call__(self, again: int = 0) -> Tensor: ...
 
 
 class Stepper(Protocol):
@@ -46,7 +36,7 @@ class Stepper(Protocol):
         self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
     ) -> tuple[Tensor, Tensor]: ...
 
-    def evaluations(self, plan: Plan) -> int: ...
+    def evaluations(self, plan: Plan) -> int | None: ...
 
 
 @dataclass(frozen=True)
