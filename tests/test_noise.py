@@ -9,22 +9,30 @@ import torch
 
 from videodiff.errors import UserError
 from videodiff.noise import (
+    BETAS,
     FAMILIES,
     SCHEDULES,
     NoiseSource,
     alpha,
     cosine,
     edm,
+    fixed_variances,
     linear,
     pick,
+    posterior,
     shifted_cosine,
     sigma,
     sigmoid,
     spread,
+    step_variance,
+    subvp,
     table,
+    through,
+    ve,
 )
+from videodiff.sampling import karras, log_snr
 
-CONTINUOUS = {name: make for name, make in SCHEDULES.items() if name != "table"}
+CONTINUOUS = {name: make for name, make in SCHEDULES.items() if not name.endswith("_table")}
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +50,12 @@ def test_a_schedule_falls_and_inverts(name: str) -> None:
     torch.testing.assert_close(schedule.s(t), torch.exp(-lam))
 
 
-@pytest.mark.parametrize("name", CONTINUOUS)
-def test_the_ends_of_a_schedule_are_finite(name: str) -> None:
-    ends = CONTINUOUS[name]().lam(torch.tensor([0.0, 1.0], dtype=torch.float64))
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_can_be_had_by_name_alone_and_has_finite_ends(name: str) -> None:
+    schedule = SCHEDULES[name]()
+    ends = schedule.lam(torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert torch.isfinite(ends).all()
+    assert schedule.family in FAMILIES
 
 
 def test_closed_forms_match_the_stored_ones(stored: dict[str, np.ndarray]) -> None:
@@ -72,6 +82,49 @@ def test_a_table_is_exact_at_its_knots(stored: dict[str, np.ndarray], name: str)
     torch.testing.assert_close(again.s(t), s, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("name", BETAS)
+def test_betas_are_the_stored_ones(stored: dict[str, np.ndarray], name: str) -> None:
+    np.testing.assert_allclose(BETAS[name]().numpy(), stored[f"{name}/beta"], rtol=0, atol=1e-14)
+    s = SCHEDULES[f"{name}_table"]().s(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    np.testing.assert_allclose(s.numpy(), stored[f"{name}/s"], rtol=1e-10)
+    np.testing.assert_allclose(-2 * s.log().numpy(), stored[f"{name}/logsnr"], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear"])
+def test_fewer_betas_reach_about_as_much_noise(name: str) -> None:
+    ends = [float(table(BETAS[name](n)).lam(torch.tensor(1.0, dtype=torch.float64))) for n in (100, 1000)]
+    assert ends[0] == pytest.approx(ends[1], abs=0.5)  # larger betas remove a little more of the signal
+
+
+@pytest.mark.parametrize("name", BETAS)
+def test_the_posterior_is_that_of_the_stored_tables(stored: dict[str, np.ndarray], name: str) -> None:
+    s = table(BETAS[name]()).s(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    r = torch.cat([torch.zeros(1, dtype=torch.float64), s[:-1]])  # the first step ends in the data
+    step = posterior(s, r)
+    atol = 5e-12 if name == "cosine" else 1e-12  # its stored table lost these digits: its first alpha^2 is nearest to 1
+    for mine, key in zip(step, ("coef_x0", "coef_xt", "posterior_var"), strict=True):
+        np.testing.assert_allclose(mine.numpy(), stored[f"{name}/{key}"], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", BETAS)
+def test_the_two_fixed_variances_are_beta_and_that_of_the_posterior(stored: dict[str, np.ndarray], name: str) -> None:
+    s, alphas, betas = (stored[f"{name}/{key}"] for key in ("s", "alpha", "beta"))
+    for i in (1, 10, 500, 999):
+        small, large = fixed_variances(s[i], s[i - 1])
+        assert small * alphas[i - 1] ** 2 == pytest.approx(stored[f"{name}/posterior_var"][i], rel=1e-9)
+        assert large * alphas[i - 1] ** 2 == pytest.approx(betas[i], rel=1e-9)
+        # A learned variance is one or the other at its ends, and their geometric mean in the middle.
+        u = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+        assert step_variance(s[i], s[i - 1], u).tolist() == [small, pytest.approx(math.sqrt(small * large)), large]
+        assert (step_variance(s[i], s[i - 1], 0.0), step_variance(s[i], s[i - 1], 1.0)) == (small, large)
+
+
+@pytest.mark.parametrize("n", [5, 10, 18, 35])
+def test_level_walks_are_the_stored_ones(stored: dict[str, np.ndarray], n: int) -> None:
+    np.testing.assert_allclose(karras(80, 0.002, n).levels[:-1], stored[f"karras{n}"], rtol=1e-10)
+    np.testing.assert_allclose(log_snr(80, 0.002, n).levels[:-1], stored[f"lu{n}"], rtol=1e-10)
+
+
 def test_a_table_is_log_linear_between_knots_and_constant_outside() -> None:
     schedule = table([0.1, 0.2, 0.4])
     s = schedule.s(torch.tensor([0.1, 1 / 3, 0.5, 2 / 3, 1.0, 1.2], dtype=torch.float64))
@@ -96,12 +149,31 @@ def test_edm_ends_at_its_levels() -> None:
     assert s.tolist() == pytest.approx([0.002, 80])
 
 
+def test_ve_and_subvp_are_those_of_their_paper() -> None:
+    t = torch.linspace(0.01, 1, 50, dtype=torch.float64)
+    torch.testing.assert_close(ve(0.01, 50).s(t), 0.01 * 5000**t)
+    kept = torch.exp(-0.5 * (0.1 * t + 19.9 * t**2 / 2))  # the mean of both Score-SDE's VP and subVP
+    torch.testing.assert_close(alpha(linear().s(t), "vp"), kept)
+    torch.testing.assert_close(alpha(subvp().s(t), "subvp"), kept)
+    torch.testing.assert_close(sigma(subvp().s(t), "subvp"), 1 - kept**2)
+
+
+def test_a_schedule_through_knots_inverts_and_must_fall() -> None:
+    times, lams = torch.tensor([0.0, 0.3, 1.0]), torch.tensor([4.0, 1.0, -3.0])
+    schedule = through(times, lams, "mine")
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    torch.testing.assert_close(schedule.t(schedule.lam(t)), t)
+    assert schedule.lam(torch.tensor(0.65, dtype=torch.float64)) == pytest.approx(-1)
+    with pytest.raises(AssertionError):
+        through(times, lams.flip(0), "mine")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_alpha_and_sigma_have_the_right_ratio(family: str) -> None:
     s = torch.logspace(-3, 3, 50, dtype=torch.float64)
     a, b = alpha(s, family), sigma(s, family)
     torch.testing.assert_close(b / a, s)
-    total = {"vp": a**2 + b**2, "ve": a, "flow": a + b}[family]
+    total = {"vp": a**2 + b**2, "subvp": a**2 + b, "ve": a, "flow": a + b}[family]
     torch.testing.assert_close(total, torch.ones_like(s))
 
 

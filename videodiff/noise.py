@@ -4,7 +4,8 @@ A level is `s = sigma / alpha`; `lam = log(alpha / sigma) = -log s` is its logar
 ratio). A schedule says which level belongs to which time t in [0, 1], 0 = clean. Three things use it: training (which
 levels are seen), level walks that are uniform in t, and networks that want to be told t. Samplers never see one.
 
-Call `SCHEDULES["cosine"]()` for a schedule, `table(betas)` for the one a discrete checkpoint was trained with, and
+Call `SCHEDULES["cosine"]()` for a schedule, `table(betas)` for the one a discrete checkpoint was trained with,
+`BETAS["cosine"](1000)` for such betas (`monotone.py` has a schedule that is learned), and
 `NoiseSource(seeds).draw(...)` for noise that is the same for a clip alone, in a batch, and on any device.
 """
 
@@ -13,6 +14,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from videodiff.errors import UserError
 
 FAMILIES: dict[str, Callable[[Tensor], Tensor]] = {
     "vp": lambda s: (1 + s * s).rsqrt(),  # alpha^2 + sigma^2 = 1
+    "subvp": lambda s: 2 / (s + (s * s + 4).sqrt()),  # sigma = 1 - alpha^2; Song et al. 2021 (Score-SDE), equation 29
     "ve": torch.ones_like,  # alpha = 1; EDM
     "flow": lambda s: 1 / (1 + s),  # alpha = 1 - t, sigma = t
 }
@@ -37,6 +40,39 @@ def alpha(s: Tensor, family: str = "vp") -> Tensor:
 def sigma(s: Tensor, family: str = "vp") -> Tensor:
     """The factor of the noise at level s."""
     return s * FAMILIES[family](s)
+
+
+class Posterior(NamedTuple):
+    """q(x_r | x_s, x0) = N(coef_x0 x0 + coef_x x_s, variance), in the network's own x = alpha z."""
+
+    coef_x0: Tensor
+    coef_x: Tensor
+    variance: Tensor
+
+
+def posterior(s: Tensor, r: Tensor, family: str = "vp") -> Posterior:
+    """The step back from level s to a lower r, given the clean clip (Ho et al. 2020, equation 7)."""
+    kept = (r / s) ** 2
+    ar = alpha(r, family)
+    return Posterior(ar * (1 - kept), ar / alpha(s, family) * kept, (ar * r) ** 2 * (1 - kept))
+
+
+def fixed_variances(s: float, r: float, family: str = "vp") -> tuple[float, float]:
+    """DDPM's two choices for the variance of the step from s down to r, in z: the posterior's, and the forward one's.
+
+    Ho et al. 2020, section 3.2: of x they are beta~ and beta.
+    """
+    a_s, a_r = (float(alpha(torch.tensor(level, dtype=torch.float64), family)) for level in (s, r))
+    return r**2 * (1 - (r / s) ** 2), (a_s / a_r) ** 2 * (s**2 - r**2)
+
+
+def step_variance(s: float, r: float, u: Tensor | float, family: str = "vp") -> Any:
+    """exp(u log large + (1 - u) log small), like u: a variance between the two of `fixed_variances`, which are 1 and 0.
+
+    Nichol and Dhariwal 2021, equation 15.
+    """
+    small, large = fixed_variances(s, r, family)
+    return small ** (1 - u) * large**u
 
 
 def spread(s: Tensor, like: Tensor) -> Tensor:
@@ -89,18 +125,46 @@ class Schedule:
 def linear(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
     """DDPM's linear betas in continuous time: log alpha^2 = -(beta_min t + (beta_max - beta_min) t^2 / 2).
 
-    Song et al. 2021 (Score-SDE), equation 33; the defaults are 1000 times DDPM's 1e-4 and 0.02.
+    Song et al. 2021 (Score-SDE), equation 33, their VP SDE; the defaults are 1000 times DDPM's 1e-4 and 0.02.
     """
-    slope = beta_max - beta_min
+    area, t_of_area = _noise_so_far(beta_min, beta_max)
 
     def lam(t: Tensor) -> Tensor:
-        return -0.5 * torch.log(torch.expm1(beta_min * t + slope * t * t / 2))  # s^2 = 1 / alpha^2 - 1
+        return -0.5 * torch.log(torch.expm1(area(t)))  # s^2 = 1 / alpha^2 - 1
 
     def t_of(lam: Tensor) -> Tensor:
-        area = torch.logaddexp(torch.zeros_like(lam), -2 * lam)  # -log alpha^2 = log(1 + s^2)
-        return 2 * area / (beta_min + torch.sqrt(beta_min**2 + 2 * slope * area))  # the root that keeps its digits
+        return t_of_area(torch.logaddexp(torch.zeros_like(lam), -2 * lam))  # -log alpha^2 = log(1 + s^2)
 
     return Schedule("linear", lam, t_of)
+
+
+def subvp(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
+    """The alpha of `linear` with less noise, sigma = 1 - alpha^2. Song et al. 2021 (Score-SDE), equation 29."""
+    area, t_of_area = _noise_so_far(beta_min, beta_max)
+
+    def lam(t: Tensor) -> Tensor:
+        return -0.5 * area(t) - torch.log(-torch.expm1(-area(t)))
+
+    def t_of(lam: Tensor) -> Tensor:
+        return t_of_area(2 * torch.asinh(torch.exp(-lam) / 2))  # s = 1 / alpha - alpha = 2 sinh(-log alpha)
+
+    return Schedule("subvp", lam, t_of, family="subvp")
+
+
+def _noise_so_far(beta_min: float, beta_max: float) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """-log alpha^2, the integral of a beta that rises linearly, as a function of t; and its inverse."""
+    slope = beta_max - beta_min
+
+    def t_of(area: Tensor) -> Tensor:
+        return 2 * area / (beta_min + torch.sqrt(beta_min**2 + 2 * slope * area))  # the root that keeps its digits
+
+    return lambda t: beta_min * t + slope * t * t / 2, t_of
+
+
+def ve(s_min: float = 0.01, s_max: float = 50.0) -> Schedule:
+    """Equal ratios: s = s_min (s_max / s_min)^t. Song and Ermon 2019; Song et al. 2021 (Score-SDE), equation 31."""
+    first, length = math.log(s_min), math.log(s_max / s_min)
+    return Schedule("ve", lambda t: -first - length * t, lambda lam: (-lam - first) / length, family="ve")
 
 
 def cosine() -> Schedule:
@@ -178,18 +242,25 @@ def table(betas: Sequence[float] | Tensor | None = None, *, alphas_cumprod: Tens
     if alphas_cumprod is None:
         alphas_cumprod = torch.cumprod(1 - torch.as_tensor(betas, dtype=torch.float64), 0)
     alpha2 = alphas_cumprod.double()
-    knots = 0.5 * torch.log(alpha2 / (1 - alpha2))  # lam, falling
-    times = torch.arange(1, len(knots) + 1, dtype=torch.float64) / len(knots)
-    if not (torch.isfinite(knots).all() and (knots.diff() < 0).all()):
+    lams = 0.5 * torch.log(alpha2 / (1 - alpha2))
+    if not (torch.isfinite(lams).all() and (lams.diff() < 0).all()):
         raise UserError("a noise table must fall strictly, with 0 < alpha^2 < 1; check the betas of this checkpoint")
+    return through(torch.arange(1, len(lams) + 1, dtype=torch.float64) / len(lams), lams, "table")
 
-    def lam(t: Tensor) -> Tensor:
-        return _interpolate(t, times, knots)
 
-    def t_of(lam: Tensor) -> Tensor:
-        return _interpolate(-lam, -knots, times)
-
-    return Schedule("table", lam, t_of, lam_min=float(knots[-1]), lam_max=float(knots[0]))
+def through(times: Tensor, lams: Tensor, name: str, family: str = "vp") -> Schedule:
+    """The schedule that is linear in t between knots (times rising, lams falling, [n] each) and constant outside."""
+    times, lams = times.double(), lams.double()
+    assert (times.diff() > 0).all(), name
+    assert (lams.diff() < 0).all(), name
+    return Schedule(
+        name,
+        lambda t: _interpolate(t, times, lams),
+        lambda lam: _interpolate(-lam, -lams, times),
+        family,
+        lam_min=float(lams[-1]),
+        lam_max=float(lams[0]),
+    )
 
 
 def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
@@ -201,15 +272,48 @@ def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     return torch.lerp(ys[right - 1], ys[right], part).to(x.dtype)
 
 
+def linear_betas(num_steps: int = 1000) -> Tensor:
+    """Ho et al. 2020: 1e-4 to 0.02 in 1000 steps; of another number, as much noise in all (Nichol and Dhariwal)."""
+    return torch.linspace(1e-4, 0.02, num_steps, dtype=torch.float64) * (1000 / num_steps)
+
+
+def scaled_linear_betas(num_steps: int = 1000) -> Tensor:
+    """Rombach et al. 2022 (LDM): linear in sqrt(beta), 0.00085 to 0.012 in 1000 steps."""
+    ends = 0.00085**0.5, 0.012**0.5
+    return torch.linspace(*ends, num_steps, dtype=torch.float64) ** 2 * (1000 / num_steps)
+
+
+def cosine_betas(num_steps: int = 1000, offset: float = 0.008, most: float = 0.999) -> Tensor:
+    """Nichol and Dhariwal 2021, equation 17: alpha^2 = f(t) / f(0), f = cos^2((t + offset) / (1 + offset) pi / 2).
+
+    `most` bounds a beta, which would be 1 at the end.
+    """
+    t = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+    f = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+    return (1 - f[1:] / f[:-1]).clamp(max=most)
+
+
+BETAS: dict[str, Callable[..., Tensor]] = {
+    "linear": linear_betas,
+    "scaled_linear": scaled_linear_betas,
+    "cosine": cosine_betas,
+}
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear,
+    "vp": linear,  # the name in Score-SDE
+    "subvp": subvp,
+    "ve": ve,
     "cosine": cosine,
     "shifted_cosine": shifted_cosine,
     "sigmoid": sigmoid,
     "edm": edm,
     "flow": flow,
-    "table": table,
+    "linear_table": lambda: table(linear_betas()),
+    "scaled_linear_table": lambda: table(scaled_linear_betas()),
+    "cosine_table": lambda: table(cosine_betas()),
 }
+"""By name, without arguments. A checkpoint trained on betas of its own has its own `table`."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
