@@ -562,7 +562,7 @@ def test_choices_are_those_that_exist():
     assert list(settings.TASKS) == list(tasks.TASKS)
     assert set(field(settings.Train, "network")) == set(NETWORKS)
     assert set(field(settings.Levels, "weight")) == set(losses.WEIGHTS)
-    assert set(field(settings.Levels, "draw")) - {"lognormal"} <= set(noise.SCHEDULES)
+    assert set(field(settings.Levels, "draw")) == {"lognormal", "log_snr", *noise.SCHEDULES}
     assert settings.Sampling.model_fields["sampler"].default in sampling.SAMPLERS
     assert settings.Sampling.model_fields["walk"].default == sampling.DEFAULT_PLAN
     from videodiff.evaluate import PROTOCOLS

@@ -22,7 +22,7 @@ from torch import Tensor
 from videodiff import checkpoint, masks, train
 from videodiff.errors import UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
-from videodiff.losses import WEIGHTS
+from videodiff.losses import WEIGHTS, LossHistory
 from videodiff.models import NETWORKS
 from videodiff.presets import PRESETS
 from videodiff.settings import Levels, Train, load
@@ -429,6 +429,23 @@ def test_every_way_to_draw_levels_trains(make: Make, draw: str) -> None:
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_every_weight_trains(make: Make, weight: str) -> None:
     assert all(math.isfinite(x) for x in losses(run(make(steps=2, levels={"weight": weight, "stratified": False}))))
+
+
+def test_a_run_that_draws_by_the_history_of_its_losses_resumes_exactly(
+    make: Make, tmp_path: Path, monkeypatch: Any
+) -> None:
+    for name in ("BINS", "MEMORY"):
+        monkeypatch.setattr(LossHistory, name, 2)  # so that the history is full, and steers, after a few steps
+    whole, sliced, plain = (
+        make(out=tmp_path / name, steps=12, levels={"loss_aware": name != "plain"}) for name in ("a", "b", "plain")
+    )
+    assert losses(run(whole))[6:] != losses(run(plain))[6:]
+    for steps in (3, 8, 12):
+        run(sliced.model_copy(update={"steps": steps}))
+    same(last(whole), last(sliced))
+    one, other = (checkpoint.load_tensors(last(settings), "history") for settings in (whole, sliced))
+    assert all(torch.equal(one[name], other[name]) for name in ("square", "seen"))
+    assert (one["seen"] > 2).all()
 
 
 @pytest.mark.parametrize("mask", masks.MASKS)

@@ -225,11 +225,27 @@ class Data(Settings):
 class Levels(Settings):
     """How noise levels are drawn and weighted in training."""
 
-    draw: Literal["lognormal", "linear", "cosine", "shifted_cosine", "sigmoid", "edm", "flow"] = "lognormal"
+    draw: Literal[
+        "lognormal",
+        "log_snr",
+        "linear",
+        "vp",
+        "subvp",
+        "ve",
+        "cosine",
+        "shifted_cosine",
+        "sigmoid",
+        "edm",
+        "flow",
+        "linear_table",
+        "scaled_linear_table",
+        "cosine_table",
+    ] = Field("lognormal", description="log_snr: uniform in log s between the ends; a schedule: uniform in its time.")
     mean: float = Field(0.0, description="lognormal: mean of log(s / sd), sd the spread of the guess.")
     std: float = Field(1.4, gt=0)
     stratified: bool = True
-    weight: Literal["f", "eps", "v", "x0", "min_snr"] = "f"
+    loss_aware: bool = Field(False, description="Draw more often where losses were large, weighed less by as much.")
+    weight: Literal["f", "eps", "v", "x0", "min_snr", "truncated_snr", "sigmoid", "likelihood", "vlb"] = "f"
     min: float = Field(0.02, gt=0, description="Smallest s.")
     max_ratio: float = Field(20.0, gt=1, description="Largest s over the largest spread of the guess.")
 

@@ -32,12 +32,22 @@ from videodiff.datasets.source import Source
 from videodiff.errors import UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
 from videodiff.guess import Spread, guess
-from videodiff.losses import WEIGHTS, draw_t, lognormal, scheduled, wanted_mean
+from videodiff.losses import (
+    WEIGHT_SPREAD,
+    WEIGHTS,
+    LossHistory,
+    draw_t,
+    log_uniform,
+    lognormal,
+    scheduled,
+    wanted_mean,
+    with_rate,
+)
 from videodiff.models import NETWORKS
 from videodiff.noise import NoiseSource
 from videodiff.parallel import team
 from videodiff.sampling import make_plan, sample, sampler
-from videodiff.settings import Data, Train, load, validate
+from videodiff.settings import Data, Levels, Train, load, validate
 from videodiff.types import Canvas
 
 
@@ -68,11 +78,12 @@ def fit(settings: Train) -> Iterator[Event]:
     names, weights = zip(*net.named_parameters(), strict=True)
     optimizer = torch.optim.AdamW(weights, lr=settings.rate, betas=settings.betas, weight_decay=settings.weight_decay)
     ema = {name: x.detach().clone().float() for name, x in zip(names, weights, strict=True)}
+    history = LossHistory(device) if settings.levels.loss_aware else None
     step, seen_clips, lost_seconds = 0, 0, 0.0
 
     # --- where a former run stopped
     if (state := newest_state(out)) is not None:
-        step, seen_clips, lost_seconds = load_state(state, net, optimizer, ema)
+        step, seen_clips, lost_seconds = load_state(state, net, optimizer, ema, history)
         yield Note(f"resumed {state.name}: {seen_clips} clips seen in {lost_seconds / 60:.0f} min")
     if chief:
         (out / "settings.json").write_text(json.dumps(settings.as_json(), indent=1) + "\n")
@@ -80,7 +91,7 @@ def fit(settings: Train) -> Iterator[Event]:
 
     def save() -> Iterator[Saved]:
         seconds = lost_seconds + time.monotonic() - began
-        path = save_state(settings, out, step, seen_clips, seconds, net, optimizer, ema, model, spread)
+        path = save_state(settings, out, step, seen_clips, seconds, net, optimizer, ema, model, spread, history)
         yield Saved(str(path), "state")
         if settings.export is not None:
             checkpoint.export(path, settings.export)
@@ -102,14 +113,15 @@ def fit(settings: Train) -> Iterator[Event]:
             if step == start_step and micro == 0 and (complaint := data_complaint(canvas.frames)):
                 yield Note(complaint)
             with autocast(device, precision):
-                loss = draw_loss(generator, denoiser, canvas, settings) / settings.accumulate
+                loss = draw_loss(generator, denoiser, canvas, settings, history) / settings.accumulate
             loss.backward()
             loss_sum += float(loss.detach())
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
         for p, gradient in zip(weights, gradients, strict=True):
             p.grad = gradient
         shared_loss = torch.tensor([loss_sum], device=device)
-        crew.average([*gradients, shared_loss])  # the loss too, so that all processes agree on whether to skip
+        # The loss too, so that all processes agree on whether to skip; and where it was large, so on the next draws.
+        crew.average([*gradients, shared_loss, *([history.pending] if history else [])])
         loss_sum = float(shared_loss)
         norm = float(torch.nn.utils.clip_grad_norm_(weights, settings.clip))
 
@@ -117,7 +129,11 @@ def fit(settings: Train) -> Iterator[Event]:
         if math.isfinite(loss_sum) and math.isfinite(norm):
             optimizer.step()
             bad_losses = 0
+            if history:
+                history.update()
         else:
+            if history:
+                history.drop()
             bad_losses += 1
             yield Note(f"step {step}: the loss or its gradient is not finite; the step was skipped")
             if bad_losses >= 10:
@@ -196,27 +212,47 @@ def draw_canvas(generator: torch.Generator, source: Source, settings: Train) -> 
     return Canvas(frames, known, index)
 
 
-def draw_loss(generator: torch.Generator, denoiser: centred.CentredDenoiser, canvas: Canvas, settings: Train) -> Tensor:
-    """w(s) |D - x0|^2 over the wanted pixels at levels drawn for each clip, plus the pull on the moved base."""
+def draw_loss(
+    generator: torch.Generator,
+    denoiser: centred.CentredDenoiser,
+    canvas: Canvas,
+    settings: Train,
+    history: LossHistory | None = None,
+) -> Tensor:
+    """w(s) |D - x0|^2 over the wanted pixels at levels drawn for each clip, plus the pull on the moved base.
+
+    `history` says where in t losses were large, and is told these.
+    """
     levels, x0 = settings.levels, canvas.frames
     b, device = x0.shape[0], x0.device
     g = guess(canvas, denoiser.spread)
     top = g.sd.amax((1, 2, 3, 4))
-    t = draw_t(generator, b, levels.stratified)
-    if levels.draw == "lognormal":
-        s = lognormal(t, levels.mean, levels.std) * top
-    else:
-        s = scheduled(t, levels.draw)
-    s = torch.minimum(s.clamp(min=levels.min), levels.max_ratio * top)
+    t, share = draw_t(generator, b, levels.stratified), torch.ones(b, device=device)
+    if history is not None:
+        t, share = history.warp(t)
+    s, rate = with_rate(lambda t: draw_level(t, top, levels), t)
     noise = torch.randn(x0.shape, generator=generator, device=device)
     d, moved = denoiser.parts(x0 + s[:, None, None, None, None] * noise, s, canvas, g)
     wanted = ~canvas.known
     sd = g.sd.clamp(min=1e-4)
-    loss = wanted_mean(WEIGHTS[levels.weight](s[:, None, None, None, None], sd) * (d - x0).square(), wanted)
+    weight = WEIGHTS[levels.weight](s[:, None, None, None, None], sd, rate[:, None, None, None, None])
+    losses = wanted_mean(weight * (d - x0).square(), wanted)
+    if history is not None:
+        history.note(t, losses)
+    loss = (share * losses).mean()
     if settings.move_weight:
-        weight = settings.move_weight * WEIGHTS["f"](torch.tensor(math.inf), sd)  # the limit of all noise: 1 / sd^2
-        loss = loss + wanted_mean(weight * (moved - x0).square(), wanted)
+        pull = wanted_mean((moved - x0).square() / sd.clamp(min=WEIGHT_SPREAD) ** 2, wanted)  # "f" at the noisy end
+        loss = loss + settings.move_weight * pull.mean()
     return loss
+
+
+def draw_level(t: Tensor, top: Tensor, levels: Levels) -> Tensor:
+    """s [b] for t [b] in (0, 1), between `levels.min` and `levels.max_ratio` times the largest spread `top` [b]."""
+    s_max = levels.max_ratio * top
+    if levels.draw == "log_snr":
+        return log_uniform(t, levels.min, s_max)
+    s = lognormal(t, levels.mean, levels.std) * top if levels.draw == "lognormal" else scheduled(t, levels.draw)
+    return torch.minimum(s.clamp(min=levels.min), s_max)
 
 
 def learning_rate(step: int, settings: Train) -> float:
@@ -302,6 +338,7 @@ def save_state(
     ema: dict[str, Tensor],
     model: object,
     spread: Spread,
+    history: LossHistory | None = None,
 ) -> Path:
     """Write `step-<step>/`, then remove the states over `settings.keep`."""
     shard = int(settings.shard_mb * 1e6)
@@ -318,6 +355,8 @@ def save_state(
     with checkpoint.Replacing(folder) as part:
         checkpoint.save_tensors(part, "weights", dict(net.named_parameters()), shard)
         checkpoint.save_tensors(part, "ema", ema, shard)
+        if history:
+            checkpoint.save_tensors(part, "history", history.state())
         for key in MOMENTS if moments else ():
             checkpoint.save_tensors(part, key, {names[i]: m[key] for i, m in moments.items()}, shard)
         checkpoint.write_bundle(
@@ -338,7 +377,11 @@ def save_state(
 
 
 def load_state(
-    folder: Path, net: torch.nn.Module, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor]
+    folder: Path,
+    net: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: dict[str, Tensor],
+    history: LossHistory | None = None,
 ) -> tuple[int, int, float]:
     """Put a saved state into network, optimizer and EMA; returns step, clips seen, seconds spent."""
     state = json.loads((folder / "state.json").read_text())
@@ -358,6 +401,10 @@ def load_state(
             for i, name in enumerate(parameters)
         }
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    if history and (folder / "history.safetensors").is_file():  # none yet where a run begins to draw by loss
+        saved = history.state()
+        for name, x in checkpoint.load_tensors(folder, "history", {k: x.shape for k, x in saved.items()}).items():
+            saved[name].copy_(x)
     return state["step"], state["clips"], state["seconds"]
 
 
