@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
         "flow",
         "files",
     },
-    {"models", "sampling", "datasets", "metrics", "tasks", "losses", "variational", "guess"},
+    {"models", "sampling", "datasets", "metrics", "tasks", "losses", "variational", "monotone", "guess"},
     {"centred", "denoiser", "conditioning", "guidance", "baselines"},
     {"checkpoint"},
     {"pipeline", "train"},
