@@ -9,10 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from videodiff.noise import NoiseSource, Schedule, cosine, linear, spread, step_variance
+from videodiff.noise import NoiseSource, Schedule, cosine, fixed_variances, linear, spread, step_variance
 from videodiff.types import Denoise
 from videodiff.variational import (
+    PIXELS,
     bound,
+    chain,
+    chain_bound,
+    chain_nll,
+    discrete_nll,
+    gaussian_nll,
+    hybrid,
     prior_kl,
     step_kl,
 )
@@ -76,3 +83,177 @@ def test_the_diffusion_part_depends_on_the_end_levels_alone(
     terms = bound(denoise, x0, levels[0], levels[-1], NoiseSource(tuple(range(clips))), schedule=schedule)
     # Clips differ in what they cost, so the standard error is that between clips.
     assert abs(terms.diffusion.mean() - exact) < 3 * terms.diffusion.std() / math.sqrt(clips)
+
+
+@pytest.mark.parametrize("s", [0.002, 0.01, 0.2])
+def test_the_probability_of_a_value_given_the_cleanest_level_is_one_of_256(s: float) -> None:
+    z = torch.tensor([[-1.05, -0.3, 0.001, 1.0]], dtype=torch.float64).expand(256, 4)
+    nll = discrete_nll(PIXELS[:, None].expand(256, 4), z, s, PIXELS)
+    torch.testing.assert_close(torch.exp(-nll).sum(0), torch.ones(4, dtype=torch.float64))
+    # By Bayes with every value as likely: far apart against s, the nearest value is certain; else as q says.
+    ratio = nll[100] - nll[101]
+    torch.testing.assert_close(ratio, ((z[0] - PIXELS[100]) ** 2 - (z[0] - PIXELS[101]) ** 2) / (2 * s**2))
+
+
+@pytest.mark.parametrize("sd", [1e-3, 0.05, 2.0])
+def test_bins_of_a_gaussian_add_up_to_one_and_have_finite_gradients(sd: float) -> None:
+    mean = torch.tensor([[-3.0, -0.999, 0.1, 2.0]], dtype=torch.float64).expand(256, 4).clone().requires_grad_()
+    nll = gaussian_nll(PIXELS[:, None].expand(256, 4), mean, sd**2, PIXELS)
+    torch.testing.assert_close(torch.exp(-nll).sum(0), torch.ones(4, dtype=torch.float64))
+    nll[nll < 1e4].sum().backward()
+    assert mean.grad is not None
+    assert torch.isfinite(mean.grad).all()
+
+
+def test_nothing_is_lost_far_out_in_a_tail() -> None:
+    x0, mean = torch.zeros(1, dtype=torch.float64), torch.full((1,), 0.3, dtype=torch.float64)
+    for x, m in ((x0, mean), (mean, x0)):  # a plain difference would be log 0
+        edge = torch.tensor((1 / 255 - 0.3) / 0.01, dtype=torch.float64)
+        assert float(gaussian_nll(x, m, 0.01**2, PIXELS)) == pytest.approx(
+            -float(torch.special.log_ndtr(edge)), rel=1e-9
+        )
+
+
+def test_a_density_is_the_limit_of_fine_bins() -> None:
+    x0, mean = torch.tensor([0.5, -0.25], dtype=torch.float64), torch.tensor([0.4, -0.2], dtype=torch.float64)
+    values = torch.linspace(-1, 1, 8001, dtype=torch.float64)
+    binned = gaussian_nll(x0, mean, 0.01, values) + math.log(2 / 8000)
+    torch.testing.assert_close(binned, gaussian_nll(x0, mean, 0.01), rtol=1e-6, atol=1e-6)
+    normal = torch.distributions.Normal(mean, 0.1)
+    torch.testing.assert_close(gaussian_nll(x0, mean, 0.01), -normal.log_prob(x0))
+
+
+def test_a_step_is_the_divergence_of_two_normals() -> None:
+    x0, d = torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64), torch.tensor([0.45, -0.8, 0.3], dtype=torch.float64)
+    s, r, z = 2.0, 1.5, 0.7
+    small, _ = fixed_variances(s, r)
+
+    def step(clean: Tensor, variance: float) -> torch.distributions.Normal:
+        return torch.distributions.Normal(clean + (r / s) ** 2 * (z - clean), math.sqrt(variance))
+
+    for u in (0.0, 0.3, 1.0):
+        exact = torch.distributions.kl_divergence(step(x0, small), step(d, step_variance(s, r, u)))
+        torch.testing.assert_close(step_kl(x0, d, s, r, step_variance(s, r, u)), exact)
+    torch.testing.assert_close(step_kl(x0, d, s, r, small), 0.5 * (1 / r**2 - 1 / s**2) * (x0 - d) ** 2)
+    start, ideal = torch.distributions.Normal(x0, 5.0), torch.distributions.Normal(0.1, math.sqrt(25 + 0.04))
+    torch.testing.assert_close(
+        prior_kl(x0, 5.0, mean=0.1, sd=0.2),
+        torch.distributions.kl_divergence(start, ideal.expand(x0.shape)),
+    )
+
+
+def test_known_dimensions_cost_nothing(moments: Stored) -> None:
+    _, variance, denoise = modes(moments)
+    x0 = 0.7 + variance.sqrt() * torch.randn((8, 6), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = torch.tensor([True, False, True, True, False, True])
+    noise = NoiseSource(tuple(range(8)))
+
+    def masked(z: Tensor, s: Tensor) -> Tensor:
+        return torch.where(wanted, denoise(z, s), 1e6)
+
+    terms = bound(masked, x0, 0.01, 50.0, noise, wanted=wanted)
+    assert torch.isfinite(terms.total).all()
+    plain = bound(denoise, x0, 0.01, 50.0, noise)
+    torch.testing.assert_close(terms.prior, prior_kl(x0, 50.0)[:, wanted].mean(1))
+    assert not torch.equal(terms.diffusion, plain.diffusion)
+    torch.testing.assert_close(terms.bits * math.log(2), terms.prior + terms.reconstruction + terms.diffusion)
+
+
+def test_a_clip_has_the_same_bound_alone_or_in_a_batch(moments: Stored) -> None:
+    _, _, denoise = modes(moments)
+    x0 = torch.randn((3, 6), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together = bound(denoise, x0, 0.01, 50.0, NoiseSource((5, 6, 7)), evaluations=8)
+    alone = bound(denoise, x0[1:2], 0.01, 50.0, NoiseSource((6,)), evaluations=8)
+    torch.testing.assert_close(together.total[1:2], alone.total, rtol=1e-12, atol=0)
+
+
+def test_the_error_is_that_of_repeated_estimates_and_falls_with_evaluations(moments: Stored) -> None:
+    _, variance, denoise = modes(moments)
+    x0 = 0.7 + variance.sqrt() * torch.randn((1, 6), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for evaluations in (16, 64):
+        terms = bound(denoise, x0.expand(400, 6), 0.01, 50.0, NoiseSource(tuple(range(400))), evaluations=evaluations)
+        assert terms.total.std() == pytest.approx(float(terms.error.square().mean().sqrt()), rel=0.15)
+
+
+def test_the_bound_of_8_bit_clips_is_above_their_entropy_and_near_it() -> None:
+    """Pixels that are one of 256 values, independently, have a known denoiser and a known entropy in bits."""
+    weights = torch.softmax(4 * torch.sin(torch.arange(256, dtype=torch.float64) / 20), 0)
+
+    def denoise(z: Tensor, s: Tensor) -> Tensor:
+        score = weights.log() - 0.5 * ((z[..., None] - PIXELS) / spread(s, z)[..., None]) ** 2
+        return (score.softmax(-1) * PIXELS).sum(-1)
+
+    drawn = torch.multinomial(weights, 20 * 300, replacement=True, generator=torch.Generator().manual_seed(0))
+    x0 = PIXELS[drawn].reshape(20, 3, 1, 10, 10)
+    terms = bound(denoise, x0, 0.002, 100.0, NoiseSource(tuple(range(20))), values=PIXELS)
+    cost = -weights.log2()[drawn].mean()  # of these very clips
+    gap = terms.bits.mean() - cost
+    error = terms.error.square().mean().sqrt() / math.sqrt(20) / math.log(2)
+    assert -3 * error < gap < 0.02 + 3 * error
+
+
+# --- Chains -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_bound_of_a_chain_is_the_sum_of_its_terms(moments: Stored, tables: Stored) -> None:
+    mean, variance, denoise = modes(moments)
+    x0 = mean + variance.sqrt() * torch.randn((50, 6), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = NoiseSource(tuple(range(50)))
+    steps = chain(tables["linear/s"])
+    terms = chain_bound(lambda z, s: (denoise(z, s), 0.0), x0, steps, noise)
+    exact = moments["linear/vlb_terms"].sum(1).mean()
+    assert abs(terms.diffusion.mean() - exact) < 3 * terms.diffusion.std() / math.sqrt(50)
+    torch.testing.assert_close(terms.prior, prior_kl(x0, float(steps.s[-1])).mean(1))
+    # DDPM's table of the posterior's variance, clipped below at its second entry.
+    first, d = steps.small[0], denoise(x0 + steps.s[0] * noise.draw((6,), kind="bound"), steps.s[:1].expand(50))
+    assert first == pytest.approx(tables["linear/posterior_var"][1], rel=1e-9)
+    torch.testing.assert_close(terms.reconstruction, gaussian_nll(x0, d, first).mean(1))
+
+
+def test_more_steps_cost_less_and_end_at_the_continuous_bound(moments: Stored) -> None:
+    # Kingma et al. 2021, appendix F: the loss of T steps falls with T, when D is good, towards the integral.
+    _, _, denoise = modes(moments)
+    s_min, s_max = 0.05, 50.0
+    a, b, weight = quadrature()
+    x0 = 0.7 + a[:, None] * torch.from_numpy(moments["mode_var"]).sqrt()
+    costs = []
+    for n in (10, 30, 100, 1000):
+        steps = chain(torch.logspace(math.log10(s_min), math.log10(s_max), n, dtype=torch.float64).tolist())
+        cost = torch.zeros(6, dtype=torch.float64)
+        for i in range(1, n):
+            s = steps.s[i].expand(4)
+            d = denoise(x0 + s[:, None] * b[:, None], s)
+            cost += (weight * chain_nll(x0, d, 0.0, torch.full((4,), i), steps)).sum(0)
+        costs.append(float(cost.mean()))
+    v = moments["mode_var"]
+    exact = float(0.5 * np.log((1 + v / s_min**2) / (1 + v / s_max**2)).mean())
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] == pytest.approx(exact, rel=0.01)
+    assert costs[-1] > exact
+
+
+def test_the_mean_of_the_hybrid_loss_learns_from_its_first_part_and_the_variance_from_its_second() -> None:
+    steps = chain(linear().s(torch.linspace(0.02, 1, 50, dtype=torch.float64)).tolist())
+    generator = torch.Generator().manual_seed(0)
+    x0, d, u = (torch.randn((50, 4), generator=generator, dtype=torch.float64) for _ in range(3))
+    d.requires_grad_()
+    u = u.sigmoid().requires_grad_()
+    i = torch.arange(50)
+    hybrid(x0, d, u, i, steps).sum().backward()
+    by_mean, by_variance = d.grad, u.grad
+    assert by_mean is not None
+    torch.testing.assert_close(by_mean, 2 * (d - x0).detach() / steps.s[:, None] ** 2)
+    (expected,) = torch.autograd.grad((0.05 * chain_nll(x0, d.detach(), u, i, steps)).sum(), u)
+    torch.testing.assert_close(by_variance, expected)
+
+
+def test_u_of_0_and_1_are_the_two_fixed_variances() -> None:
+    steps = chain(linear().s(torch.linspace(0.02, 1, 50, dtype=torch.float64)).tolist())
+    x0, d = torch.randn((2, 50, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    i = torch.arange(50)
+    for u, variance in ((0.0, steps.small), (1.0, steps.large)):
+        terms = chain_nll(x0, d, torch.full_like(x0, u), i, steps)
+        assert torch.equal(terms, chain_nll(x0, d, u, i, steps))
+        kl = step_kl(x0, d, steps.s[:, None], steps.r[:, None], variance[:, None])
+        assert torch.equal(terms[1:], kl[1:])
+        assert torch.equal(terms[0], gaussian_nll(x0[0], d[0], variance[0]))

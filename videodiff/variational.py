@@ -6,7 +6,7 @@
 level to the data, `diffusion` all that lies between. All are in nats per dimension of a clip. Two chains:
 
     bound(denoise, x0, s_min, s_max, noise)           continuous time (Kingma et al. 2021, equations 11 to 15)
-    chain_bound(predict, x0, levels, noise)           T steps (Ho et al. 2020, equation 5), variances fixed or learned
+    chain_bound(predict, x0, chain(levels), noise)    T steps (Ho et al. 2020, equation 5), variances fixed or learned
 
 The diffusion part of the first is the integral of |x0 - D|^2 / s^2 over lam between the end levels, so it depends on
 them alone and on no schedule; a schedule only says where the integral is sampled. ScoreFlow's likelihood weighting
@@ -16,11 +16,12 @@ them alone and on no schedule; a schedule only says where the integral is sample
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from videodiff.noise import NoiseSource, Schedule, alpha, fixed_variances, spread, step_variance
+from videodiff.noise import NoiseSource, Schedule, alpha, fixed_variances, spread
 from videodiff.types import Denoise
 
 PIXELS = torch.linspace(-1, 1, 256, dtype=torch.float64)
@@ -97,70 +98,78 @@ def bound(
     return Terms(per_clip(prior_kl(x0, s_max, mean, sd)), reconstruction, diffusion.mean(1), square.sqrt())
 
 
+class Chain(NamedTuple):
+    """A chain of T steps: step i leads from `s[i]` down to `r[i]`, step 0 to the data; [T] each, in float64.
+
+    small, large: the two fixed variances of each step in z (`noise.fixed_variances`). The small one of the step to the
+    data would be 0; Nichol and Dhariwal 2021 give it that of the step before, as a variance of x.
+    """
+
+    s: Tensor
+    r: Tensor
+    small: Tensor
+    large: Tensor
+
+
+def chain(levels: Sequence[float], family: str = "vp") -> Chain:
+    """The chain through these rising levels, for networks of that `noise.FAMILIES`."""
+    s = [float(level) for level in levels]
+    assert len(s) >= 3, s
+    small, large = zip(*(fixed_variances(*step, family) for step in zip(s, [0.0, *s], strict=False)), strict=True)
+    first = small[1] * float(alpha(torch.tensor(s[0], dtype=torch.float64), family)) ** 2
+    rows = (s, [0.0, *s[:-1]], [first, *small[1:]], large)
+    return Chain(*(torch.tensor(row, dtype=torch.float64) for row in rows))
+
+
 def chain_bound(
     predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | float]],
     x0: Tensor,
-    levels: Sequence[float],
+    steps: Chain,
     noise: NoiseSource,
-    *,
     values: Tensor | None = None,
-    family: str = "vp",
 ) -> Terms:
-    """The bound of a chain of T steps, with every term evaluated once.
+    """The bound of a chain, each of its T terms estimated once; its last step is the reconstruction.
 
     predict: `(D, u) = predict(z, s)`; u in [0, 1] (a number, or like D) places the variance of the step between the
-             small (0) and the large one (1) of DDPM, see `noise.step_variance`.
-    levels:  s of the T steps, rising. The step from the first of them to the data is the reconstruction.
+             small (0) and the large one (1).
     """
-    levels = [float(s) for s in levels]
-    assert len(levels) >= 3, levels
     per_clip = _per_clip(x0, None)
     parts = []
-    for i, s in enumerate(levels):
+    for i, s in enumerate(steps.s.tolist()):
         z = x0 + s * noise.draw(x0.shape[1:], evaluation=i, kind="bound").to(x0)
         d, u = predict(z, torch.full((len(x0),), s, dtype=x0.dtype, device=x0.device))
-        parts.append(per_clip(chain_nll(x0, d, u, i, levels, values, family)))
-    prior, diffusion = per_clip(prior_kl(x0, levels[-1])), torch.stack(parts[1:], 1)
-    steps = len(levels) - 1
-    return Terms(prior, parts[0], diffusion.sum(1), steps * _square_error(diffusion).sqrt())
+        parts.append(per_clip(chain_nll(x0, d, u, torch.full((len(x0),), i), steps, values)))
+    diffusion = torch.stack(parts[1:], 1)
+    error = diffusion.shape[1] * _square_error(diffusion).sqrt()
+    return Terms(per_clip(prior_kl(x0, float(steps.s[-1]))), parts[0], diffusion.sum(1), error)
 
 
 def chain_nll(
-    x0: Tensor,
-    d: Tensor,
-    u: Tensor | float,
-    i: int,
-    levels: Sequence[float],
-    values: Tensor | None = None,
-    family: str = "vp",
+    x0: Tensor, d: Tensor, u: Tensor | float, i: Tensor, steps: Chain, values: Tensor | None = None
 ) -> Tensor:
-    """The term of step i of a chain, nats like x0: from `levels[i]` to the level below it, or from the first to x0."""
-    s = levels[i]
-    if i > 0:
-        return step_kl(x0, d, s, levels[i - 1], step_variance(s, levels[i - 1], u, family))
-    # The last step ends in the data, where the small variance is 0: Nichol and Dhariwal 2021 take that of the step
-    # before it, as a variance of x.
-    small = fixed_variances(levels[1], s, family)[0] * float(alpha(torch.tensor(s, dtype=torch.float64), family)) ** 2
-    _, large = fixed_variances(s, 0.0, family)
-    return gaussian_nll(x0, d, small ** (1 - u) * large**u, values)
+    """The term of step i [b] of a chain, nats like x0, where the network at `steps.s[i]` answers d and u."""
+    s, r, small, large = (spread(row[i.cpu()], x0).to(x0) for row in steps)
+    variance = small ** (1 - u) * large**u
+    last = r == 0
+    kl = step_kl(x0, d, s, torch.where(last, s / 2, r), variance)
+    return torch.where(last, gaussian_nll(x0, d, variance, values), kl)
 
 
 def hybrid(
     x0: Tensor,
     d: Tensor,
     u: Tensor,
-    i: int,
-    levels: Sequence[float],
+    i: Tensor,
+    steps: Chain,
     values: Tensor | None = None,
-    family: str = "vp",
     vlb_weight: float = 1e-3,
 ) -> Tensor:
     """Nichol and Dhariwal 2021, equation 16, like x0: |eps error|^2 + vlb_weight T (bound's term, mean detached).
 
-    The mean learns from the first part alone, the variance from the second, so neither disturbs the other.
+    The mean learns from the first part alone and the variance from the second, so neither disturbs the other.
     """
-    simple = ((x0 - d) / levels[i]) ** 2
-    return simple + vlb_weight * len(levels) * chain_nll(x0, d.detach(), u, i, levels, values, family)
+    simple = ((x0 - d) / spread(steps.s[i.cpu()], x0).to(x0)) ** 2
+    return simple + vlb_weight * len(steps.s) * chain_nll(x0, d.detach(), u, i, steps, values)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -173,7 +182,7 @@ def prior_kl(x0: Tensor, s_max: float, mean: Tensor | float = 0.0, sd: float = 1
     return 0.5 * (((x0 - mean) ** 2 - sd**2) / wide + math.log1p((sd / s_max) ** 2))
 
 
-def step_kl(x0: Tensor, d: Tensor, s: float, r: float, variance: Tensor | float) -> Tensor:
+def step_kl(x0: Tensor, d: Tensor, s: Tensor | float, r: Tensor | float, variance: Tensor | float) -> Tensor:
     """KL(q(z_r | z_s, x0) | N(mean with d for x0, variance)) for a step from level s down to r > 0.
 
     With the small variance it is (1/r^2 - 1/s^2) |x0 - d|^2 / 2.
