@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from oracles import NOISE, gaussian, mixture, problems, walk
@@ -17,7 +16,6 @@ from videodiff.sampling import (
     Evaluate,
     FirstOrder,
     Heun,
-    Multistep,
     Plan,
     Step,
     log_snr,
@@ -47,23 +45,6 @@ def test_single_precision_is_enough_for_the_state(name: str) -> None:
     z, plan = 157 * NOISE.draw((256,)), log_snr(157, 0.01, 20)
     single, double = walk(gaussian, z, plan, sampler(name)), walk(gaussian, z.double(), plan, sampler(name))
     torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_weights_integrate_polynomials_exactly(order: int) -> None:
-    levels, r = [9.0, 5.0, 3.0, 2.0][-order:], 0.01
-    nodes, s = np.array(levels), 2.0
-    for k in range(order):
-        eps_s = np.dot(Multistep(order, "eps", "s")._exact(levels, s, r), nodes**k)
-        assert eps_s == pytest.approx((r ** (k + 1) - s ** (k + 1)) / (k + 1), rel=1e-11)
-    eps_lam = Multistep(order, "eps", "lam")._exact(levels, s, r)
-    x0_lam = Multistep(order, "x0", "lam")._exact(levels, s, r)
-    assert sum(eps_lam) == pytest.approx(r - s, rel=1e-11)
-    assert sum(x0_lam) == pytest.approx(1 - r / s, rel=1e-11)
-    if order > 1:  # Int log(q) dq = q log q - q, and Int (r / q^2) log(q) dq = -(r / q) (log q + 1)
-        assert np.dot(eps_lam, np.log(nodes)) == pytest.approx(r * math.log(r) - r - (s * math.log(s) - s), rel=1e-11)
-        expected = (math.log(r) + 1) - r / s * (math.log(s) + 1)
-        assert np.dot(x0_lam, np.log(nodes)) == pytest.approx(expected, rel=1e-11)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -1,68 +1,36 @@
 """Walks of levels: what is refused, what is evenly spaced, how many evaluations a walk costs."""
 
-import itertools
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import NOISE, gaussian
 
-from videodiff.denoiser import counted
 from videodiff.errors import UserError
-from videodiff.noise import SCHEDULES, linear, table
+from videodiff.noise import linear, table
 from videodiff.sampling import (
     PLANS,
-    SAMPLERS,
     FirstOrder,
     Heun,
     Multistep,
     Plan,
+    churned,
     from_level,
+    from_table,
     karras,
     log_snr,
     make_plan,
     quadratic_t,
-    sample,
+    repaint,
+    respaced,
+    restart,
     sampler,
     uniform_t,
 )
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    """Any walk by name, of 1 to 100 steps, sometimes with jumps up."""
-    s_min = draw(st.floats(1e-3, 0.1))
-    s_max = draw(st.floats(0.5, 140))
-    schedule = SCHEDULES[draw(st.sampled_from(["linear", "cosine", "sigmoid", "flow", "edm"]))]()
-    assume(schedule.name != "edm" or s_min >= 0.002)
-    plan = make_plan(draw(st.sampled_from(list(PLANS))), s_max, s_min, draw(st.integers(1, 100)), schedule)
-    levels = list(plan.levels)
-    for place in sorted(draw(st.lists(st.integers(1, len(levels) - 1), max_size=3, unique=True)), reverse=True):
-        if levels[place] > 0:
-            levels.insert(place + 1, levels[place] * draw(st.floats(1.5, 4)))
-            levels.insert(place + 2, levels[place] * 1.1)
-    assume(all(abs(a - b) > 1e-5 * a for a, b in itertools.pairwise(levels)))
-    return Plan(tuple(levels))
-
-
-@given(plan=plans(), name=st.sampled_from(list(SAMPLERS)), dtype=st.sampled_from([torch.float32, torch.float64]))
-@settings(max_examples=150, deadline=None)
-def test_any_plan_with_any_sampler_ends_at_x0_with_the_stated_evaluations(
-    plan: Plan, name: str, dtype: torch.dtype
-) -> None:
-    counts = [0]
-    stepper = sampler(name)
-    z = plan.levels[0] * NOISE.draw((3,)).to(dtype)
-    steps = list(sample(counted(gaussian, counts.append), z, plan, stepper, NOISE))
-    assert all(torch.isfinite(step.z).all() and step.z.dtype == dtype for step in steps)
-    assert [step.i for step in steps] == list(range(len(plan.levels) - 1))
-    assert [step.s for step in steps] == list(plan.levels[1:])
-    assert steps[-1].n == counts[-1] == stepper.evaluations(plan)
-    assert torch.equal(steps[-1].z, steps[-1].x0)
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -101,6 +69,100 @@ def test_from_level_keeps_the_lower_part() -> None:
         from_level(plan, 9.0)
 
 
+@pytest.mark.parametrize(("jump", "times", "evaluations"), [(1, 10, 991), (10, 10, 910), (10, 5, 460), (7, 1, 100)])
+def test_repaint_walks_every_block_again_and_again(jump: int, times: int, evaluations: int) -> None:
+    plan = karras(80, 0.01, 100)
+    walk = repaint(plan, jump, times)
+    assert len(walk.down_moves()) == evaluations
+    visits = Counter(walk.down_moves())
+    whole = 99 // jump * jump
+    assert [visits[move] for move in plan.moves] == [times] * whole + [1] * (100 - whole)
+    ups = [(s, r) for s, r in walk.moves if r > s]
+    assert all(plan.levels.index(s) - plan.levels.index(r) == jump for s, r in ups)
+
+
+def test_repaint_of_a_few_levels() -> None:
+    plan = Plan((8.0, 4.0, 2.0, 1.0, 0.0))
+    assert repaint(plan, 1, 2).levels == (8.0, 4.0, 8.0, 4.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0, 0.0)
+    assert repaint(plan, 2, 2).levels == (8.0, 4.0, 2.0, 8.0, 4.0, 2.0, 1.0, 0.0)
+    assert repaint(plan, 9, 5) == repaint(plan, 2, 1) == plan
+
+
+def test_churn_raises_the_levels_in_its_interval() -> None:
+    plan = Plan((80.0, 8.0, 1.0, 0.01, 0.0))
+    assert churned(plan, 0.4).levels == pytest.approx((80, 8, 8.8, 1, 1.1, 0.01, 0))
+    assert churned(plan, 1e9).levels == pytest.approx((80, 8, 8 * math.sqrt(2), 1, math.sqrt(2), 0.01, 0))
+    assert churned(plan, 0) == plan
+    assert Heun().evaluations(churned(plan)) == Heun().evaluations(plan) == 7
+
+
+def test_restart_goes_back_up_from_the_level_nearest() -> None:
+    plan = Plan((8.0, 1.0, 0.07, 0.01, 0.0))
+    middle = karras(0.3, 0.07, 3).levels[1]
+    assert restart(plan).levels == (8.0, 1.0, 0.07, 0.3, middle, 0.07, 0.3, middle, 0.07, 0.01, 0.0)
+    assert restart(plan, times=0) == plan
+    assert restart(Plan((8.0, 1.0, 0.0))) == Plan((8.0, 1.0, 0.0))
+    eighteen = karras(80, 0.002, 18)
+    assert Heun().evaluations(restart(eighteen)) == 43  # Xu et al. 2023, table 3
+
+
+def test_respacing_takes_the_indices_of_improved_ddpm() -> None:
+    assert respaced(1000, "4") == [0, 333, 666, 999]
+    assert respaced(300, "10,15,20")[:11] == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99, 100]
+    assert respaced(300, "10,15,20")[-1] == 299
+    assert respaced(1000, "ddim50") == list(range(0, 1000, 20))
+    assert respaced(10, "3,2") == [0, 2, 4, 5, 9]
+    assert respaced(7, "1") == [0]
+    assert respaced(12, "12") == respaced(12, "6,6") == list(range(12))
+
+
+@given(num_steps=st.integers(1, 1000), counts=st.lists(st.integers(1, 50), min_size=1, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_respacing_gives_as_many_as_asked_each_in_its_section(num_steps: int, counts: list[int]) -> None:
+    sizes = [num_steps // len(counts) + (i < num_steps % len(counts)) for i in range(len(counts))]
+    spec = ",".join(map(str, counts))
+    if any(count > size for count, size in zip(counts, sizes, strict=True)):
+        with pytest.raises(UserError, match="section"):
+            respaced(num_steps, spec)
+        return
+    indices = respaced(num_steps, spec)
+    assert indices == sorted(set(indices))
+    for i, count in enumerate(counts):
+        first = sum(sizes[:i])
+        assert sum(first <= index < first + sizes[i] for index in indices) == count
+        assert first in indices
+
+
+@pytest.mark.parametrize("spec", ["", "ten", "3,,4", "ddim", "ddim999", "0", "1001", "ddim3,4", "-5"])
+def test_respacing_that_cannot_be_is_refused(spec: str) -> None:
+    with pytest.raises(UserError, match=r"respacing|stride|section"):
+        respaced(1000, spec)
+
+
+def test_a_plan_through_a_table_has_the_levels_of_its_indices() -> None:
+    schedule = table(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
+    plan = from_table(schedule, 1000, respaced(1000, "ddim8"))
+    s = schedule.s(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    assert plan.levels == pytest.approx([*(float(s[i]) for i in range(875, -1, -125)), 0])
+
+
+def test_jumps_are_put_on_walks_that_fall() -> None:
+    zigzag = Plan((8.0, 4.0, 6.0, 1.0, 0.0))
+    for change in (lambda p: from_level(p, 3.0), repaint, churned, restart):
+        with pytest.raises(UserError, match="only falls"):
+            change(zigzag)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [lambda p: repaint(p, 0, 2), lambda p: repaint(p, 1, 0), lambda p: churned(p, -1.0),
+     lambda p: restart(p, 0.5, 0.3), lambda p: restart(p, n=0), lambda p: restart(p, times=-1)],
+)  # fmt: skip
+def test_jumps_that_make_no_sense_are_refused(bad: Callable[[Plan], Plan]) -> None:
+    with pytest.raises(UserError):
+        bad(log_snr(80, 0.002, 10))
+
+
 @pytest.mark.parametrize(
     "levels",
     [
@@ -130,24 +192,3 @@ def test_wrong_names_get_the_nearest() -> None:
         sampler("hun")
     with pytest.raises(UserError, match="did you mean 'karras'"):
         make_plan("karas", 80, 0.002, 5)
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        ({"order": 5}, "order"),
-        ({"order": 2, "target": "v"}, "target"),
-        ({"order": 2, "clock": "sigma"}, "clock"),
-        ({"order": 2, "eta": 0.5}, "x0"),
-        ({"order": 2, "target": "eps", "corrector": True}, "diverges"),
-        ({"order": 2, "target": "x0", "corrector": True, "eta": 1.0}, "noise"),
-        ({"order": 3, "target": "x0", "rule": "published"}, "order 2"),
-        ({"order": 2, "target": "x0", "eta": 1.5}, "eta"),
-    ],
-)
-def test_combinations_that_do_not_exist_are_refused(bad: dict, reason: str) -> None:
-    with pytest.raises(UserError, match=reason):
-        Multistep(**bad)
-    if "eta" in bad and bad["eta"] > 1:
-        with pytest.raises(UserError, match=reason):
-            FirstOrder(bad["eta"])

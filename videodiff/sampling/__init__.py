@@ -31,7 +31,8 @@ from videodiff.sampling.plans import (
     restart,
     uniform_t,
 )
-from videodiff.sampling.steppers import Draw, FirstOrder, Heun, Stepper
+from videodiff.sampling.pndm import PNDM
+from videodiff.sampling.steppers import Ancestral, Draw, FirstOrder, Heun, Stepper, Taylor
 
 
 def as_planned(plan: Plan) -> Plan:
@@ -51,40 +52,73 @@ class Sampler(NamedTuple):
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "dpm3": Sampler(
-        Multistep(3, "eps", "lam"), "multistep DPM-Solver-3, exact weights: the most accurate, 8 evaluations up"
+    # One evaluation a level, along the flow. "Exact" is said of the weights of the formula, see `multistep.py`.
+    "ddim": Sampler(FirstOrder(), "DDIM, deterministic, first order: the default, most forgiving of a small network"),
+    "euler": Sampler(FirstOrder(), "Euler on the probability flow: the same as ddim"),
+    "dpm3": Sampler(Multistep(3), "multistep DPM-Solver-3, exact weights: the most accurate, 8 evaluations up"),
+    "deis_log_rho": Sampler(Multistep(3), "log-rho DEIS, order 3: the same as dpm3"),
+    "deis": Sampler(Multistep(3, clock="t"), "DEIS (tAB), order 3, in the time of DDPM's linear schedule"),
+    "deis_rho": Sampler(Multistep(3, clock="s"), "DEIS (rhoAB), order 3"),
+    "lms": Sampler(Multistep(4, clock="s"), "linear multistep, order 4: 20 evaluations up"),
+    "dpmpp_2m": Sampler(Multistep(2, "x0", rule="published"), "DPM-Solver++ 2M as published: strong guidance"),
+    "dpmpp_2m_exact": Sampler(Multistep(2, "x0"), "DPM-Solver++ 2M with exact weights"),
+    "dpmpp_3m": Sampler(Multistep(3, "x0", rule="published"), "DPM-Solver++ 3M as published: in the end second order"),
+    "dpmpp_3m_exact": Sampler(Multistep(3, "x0"), "DPM-Solver++ 3M with exact weights: 15 evaluations up"),
+    "unipc": Sampler(
+        Multistep(2, "x0", corrector=True, rule="published"), "UniPC of order 2 as published (B_2): 10 evaluations up"
     ),
-    "unipc": Sampler(Multistep(2, "x0", "lam", corrector=True), "UniPC-like, order 2 + corrector: 10 evaluations up"),
-    "dpmpp_2m": Sampler(Multistep(2, "x0", "lam", rule="published"), "DPM-Solver++ 2M as published: strong guidance"),
-    "dpmpp_2m_exact": Sampler(Multistep(2, "x0", "lam"), "DPM-Solver++ 2M with exact weights"),
-    "dpmpp_3m": Sampler(Multistep(3, "x0", "lam"), "DPM-Solver++ 3M with exact weights: 15 evaluations up"),
-    "deis": Sampler(Multistep(3, "eps", "t"), "DEIS (tAB), order 3"),
-    "lms": Sampler(Multistep(4, "eps", "s"), "linear multistep, order 4: 20 evaluations up"),
-    "ddim": Sampler(
-        FirstOrder(0.0), "DDIM, deterministic, first order: the default, most forgiving of a small network"
+    "unipc_3": Sampler(
+        Multistep(3, "x0", corrector=True, rule="published"), "UniPC of order 3 as published: 15 evaluations up"
     ),
-    "euler": Sampler(FirstOrder(0.0), "Euler on the probability flow: the same as ddim"),
+    "unipc_exact": Sampler(Multistep(2, "x0", corrector=True), "UniPC of order 2 with exact weights"),
+    "dpm_2s": Sampler(Multistep(2, single=True), "singlestep DPM-Solver-2 with exact weights"),
+    "dpm_3s": Sampler(Multistep(3, single=True), "singlestep DPM-Solver-3 with exact weights"),
+    "dpmpp_2s": Sampler(Multistep(2, "x0", single=True, rule="published"), "DPM-Solver++ 2S as published"),
+    "dpmpp_3s": Sampler(Multistep(3, "x0", single=True, rule="published"), "DPM-Solver++ 3S as published"),
+    # More than one evaluation a level, along the flow
     "heun": Sampler(Heun(), "Heun, two evaluations a step: quality runs of 20 steps up"),
-    "ddpm": Sampler(FirstOrder(1.0), "DDPM ancestral sampling, small variance: 50 evaluations up"),
-    "euler_ancestral": Sampler(FirstOrder(1.0), "Euler ancestral: the same as ddpm"),
-    "sde_dpmpp_2m": Sampler(
-        Multistep(2, "x0", "lam", eta=1.0, rule="published"), "SDE-DPM-Solver++ 2M: stochastic, 20 evaluations up"
+    "genie": Sampler(
+        Taylor(), "GENIE, second-order Taylor steps with the network's derivative: two evaluations a step"
     ),
+    "pndm": Sampler(PNDM(4), "F-PNDM: four evaluations in the first three steps, then one; in the end second order"),
+    "s_pndm": Sampler(PNDM(2), "S-PNDM: two evaluations in the first step, then one; second order"),
+    # With noise
+    "ddpm": Sampler(Ancestral(), "DDPM, the variance the network learned, else the small one: 50 evaluations up"),
+    "ddpm_large": Sampler(Ancestral("large"), "DDPM with its large variance: 50 evaluations up"),
+    "euler_ancestral": Sampler(FirstOrder(1.0), "Euler ancestral: DDPM with the small variance"),
+    "sde_dpmpp_2m": Sampler(
+        Multistep(2, "x0", eta=1.0, rule="published"), "SDE-DPM-Solver++ 2M: stochastic, 20 evaluations up"
+    ),
+    "sde_dpmpp_3m": Sampler(
+        Multistep(3, "x0", eta=1.0, rule="published"), "SDE-DPM-Solver++ 3M: stochastic, 20 evaluations up"
+    ),
+    "sde_dpmpp_2s": Sampler(
+        Multistep(2, "x0", eta=1.0, single=True, rule="published"), "SDE-DPM-Solver++ 2S: stochastic, 20 evaluations up"
+    ),
+    "edm_churn": Sampler(Heun(), "Heun with EDM's churn, two evaluations a step: noise that repairs errors", churned),
+    "restart": Sampler(Heun(), "Heun with restarts at low noise: eight evaluations more than heun", restart),
 }
 MOST_ACCURATE = "dpm3"
 """The best of them for an exact network (docs/method.md); a small one does better with `ddim` (docs/log.md)."""
 
 
+def row(name: str) -> Sampler:
+    """The row of that name in `SAMPLERS`."""
+    return SAMPLERS[pick("sampler", name, SAMPLERS, see="see `videodiff list samplers`")]
+
+
 def sampler(name: str) -> Stepper:
-    """The stepper of that name in `SAMPLERS`."""
-    return SAMPLERS[pick("sampler", name, SAMPLERS, see="see `videodiff list samplers`")].stepper
+    """The stepper of that name in `SAMPLERS`, for a plan that is to be walked as it is."""
+    return row(name).stepper
 
 
 __all__ = [
     "DEFAULT_PLAN",
     "MOST_ACCURATE",
     "PLANS",
+    "PNDM",
     "SAMPLERS",
+    "Ancestral",
     "Before",
     "Draw",
     "Evaluate",
@@ -97,6 +131,7 @@ __all__ = [
     "Sampler",
     "Step",
     "Stepper",
+    "Taylor",
     "as_planned",
     "churned",
     "from_level",
@@ -108,6 +143,7 @@ __all__ = [
     "repaint",
     "respaced",
     "restart",
+    "row",
     "sample",
     "sampler",
     "uniform_t",

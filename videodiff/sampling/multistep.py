@@ -9,8 +9,11 @@ polynomials of the nodes on a clock u:
                       + r sqrt(1 - (r/s)^(2e)) n                                     both over l in [lam, lam']
 
 Which is, by choice of target and clock: LMS and rhoAB-DEIS (eps, s), tAB-DEIS (eps, t), log-rho DEIS and multistep
-DPM-Solver (eps, lam), DPM-Solver++ and its SDE form (x0, lam), UniPC (x0, lam, corrector). Papers: Zhang and Chen 2023
-(DEIS), Lu et al. 2022 (DPM-Solver, DPM-Solver++), Zhao et al. 2023 (UniPC).
+DPM-Solver (eps, lam), DPM-Solver++ and its SDE form (x0, lam), UniPC (x0, lam, corrector). A singlestep method is the
+same with a memory that starts afresh every `order` evaluations, each move of such a group starting from the group's
+first node: DPM-Solver-2 and -3 (eps, lam), DPM-Solver++ 2S and 3S (x0, lam). So it costs one evaluation a level like
+the others, and any number of levels is right. Papers: Zhang and Chen 2023 (DEIS), Lu et al. 2022 (DPM-Solver,
+DPM-Solver++), Zhao et al. 2023 (UniPC).
 """
 
 import math
@@ -40,7 +43,8 @@ class Multistep:
     corrector: redo each step once its end has been evaluated, with that value as one more node; costs no evaluation.
     eta:       0 follows the probability flow, 1 the reverse SDE; in between the noise is r^2 (1 - (r/s)^(2 eta)), which
                is not DDIM's eta^2 r^2 (1 - r^2/s^2) though both ends agree.
-    rule:      "exact" weights, or the "published" ones of DPM-Solver++ 2M: a first difference times h / (2 h_prev).
+    single:    singlestep: forget all after every `order` evaluations, and start each move from the first of its group.
+    rule:      "exact" weights, or the "published" ones where those differ; see `_basis`.
     """
 
     order: int
@@ -48,6 +52,7 @@ class Multistep:
     clock: str = "lam"
     corrector: bool = False
     eta: float = 0.0
+    single: bool = False
     rule: str = "exact"
     schedule: Schedule = linear()  # noqa: RUF009 - a frozen value; the time of tAB-DEIS in its paper
 
@@ -67,8 +72,11 @@ class Multistep:
         )
         check(not (self.eta and self.target == "eps"), "eta above 0 needs target 'x0'; eps follows the flow only")
         check(not (self.eta and self.corrector), "the corrector redoes a step and cannot redo its noise; use eta 0")
-        published = self.order == 2 and self.clock == "lam" and not self.corrector
-        check(self.rule == "exact" or published, "the published rule exists for order 2 on clock 'lam' alone")
+        check(not (self.single and self.corrector), "a singlestep method has no corrector")
+        check(
+            self.rule == "exact" or (self.clock == "lam" and self.order in (2, 3)),
+            "the published rule exists for order 2 and 3 on clock 'lam' alone",
+        )
 
     def step(
         self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
@@ -79,11 +87,15 @@ class Multistep:
         if self.corrector and history:  # the step that led here, once more
             last = history[-1]
             node = node._replace(z=self._move(last, s, [*history, node]))
+        if self.single and len(history) == self.order:
+            history.clear()
         history.append(node)
         start = self._start(history, s_next)
         del history[: -self.order]
         z = self._move(start, s_next, history)
         if self.eta:
+            if start is not node:  # the noise that came since start goes along
+                z = z + (s_next / s) ** (1 + self.eta) * (node.z - self._move(start, s, history[:-1]))
             z = z + s_next * math.sqrt(1 - (s_next / s) ** (2 * self.eta)) * draw()
         return z, node.x0
 
@@ -91,6 +103,8 @@ class Multistep:
         return len(plan.down_moves())
 
     def _start(self, history: list[Node], s_next: float) -> Node:
+        if self.single:
+            return history[0]
         # The first steps are of lower order and would limit a long run to order 2. So while all nodes since the start
         # are at hand, integrate from the start again with all of them. Only for short steps (0.3 in lam for the whole
         # warm-up: 100 evaluations and more): at 5 evaluations this diverges, and at 10 to 50 it changes nothing.
@@ -99,29 +113,37 @@ class Multistep:
 
     def _move(self, start: Node, s_next: float, nodes: list[Node]) -> Tensor:
         """From start's state to s_next with the polynomial through the nodes, newest last."""
-        s, levels = float(start.s), [float(node.s) for node in nodes]
-        weights = self._published(levels, s, s_next) if self.rule == "published" else self._exact(levels, s, s_next)
+        s = float(start.s)
         z = start.z if self.target == "eps" else (s_next / s) ** (1 + self.eta) * start.z
-        for weight, node in zip(weights, nodes, strict=True):
+        for weight, node in zip(self.weights([float(node.s) for node in nodes], s, s_next), nodes, strict=True):
             z = z + weight * (node.eps if self.target == "eps" else node.x0)
         return z
 
-    def _exact(self, levels: list[float], s: float, s_next: float) -> list[float]:
+    def weights(self, levels: list[float], s: float, s_next: float) -> list[float]:
+        """What multiplies the answer at each of these levels in the move from s to s_next."""
         lam, dlam = _gauss_legendre(-math.log(s), -math.log(s_next))
         if self.target == "eps":
             kernel = -np.exp(-lam)
         else:
             kernel = (1 + self.eta) * np.exp((1 + self.eta) * (lam + math.log(s_next)))
-        basis = _lagrange(self._time(lam), self._time(-np.log(levels)))
-        return (basis @ (kernel * dlam)).tolist()
+        return (self._basis(-np.log(levels), lam) @ (kernel * dlam)).tolist()
 
-    def _published(self, levels: list[float], s: float, s_next: float) -> list[float]:
-        # Lu et al. 2022 (DPM-Solver++), algorithm 2: f + h / (2 h_prev) (f - f_prev), held over the whole step.
-        whole = sum(self._exact(levels[-1:], s, s_next))
-        if len(levels) == 1:
-            return [whole]
-        half = math.log(s / s_next) / math.log(levels[-2] / levels[-1]) / 2
-        return [-half * whole, (1 + half) * whole]
+    def _basis(self, nodes: np.ndarray, lam: np.ndarray) -> np.ndarray:
+        """The polynomials [k n] that stand for the answers at the nodes [k], at the points lam [n] of a move."""
+        exact = _lagrange(self._time(lam), self._time(nodes))
+        if self.rule == "exact" or len(nodes) not in (2, 3):
+            return exact
+        if len(nodes) == 2 and not (self.single and self.order == 3):
+            # DPM-Solver-2 and ++ 2M, 2S: its value in the middle of the move, held. So too a UniPC step on two nodes.
+            return _lagrange(np.full_like(lam, (lam[0] + lam[-1]) / 2), nodes)
+        if len(nodes) == 2 or self.corrector:
+            return exact
+        if self.single:  # DPM-Solver-3 and ++ 3S: the line through the first node and the last
+            first, last = _lagrange(lam, nodes[[0, 2]])
+            return np.stack([first, np.zeros_like(lam), last])
+        # DPM-Solver++ 3M: half of the quadratic term about the newest node.
+        leading = [1 / np.prod(node - np.delete(nodes, j)) for j, node in enumerate(nodes)]
+        return exact - np.outer(leading, (lam - nodes[-1]) ** 2) / 2
 
     def _time(self, lam: np.ndarray) -> np.ndarray:
         if self.clock == "s":

@@ -112,7 +112,7 @@ def churned(plan: Plan, churn: float = 40.0, s_low: float = 0.05, s_high: float 
     return Plan((*itertools.chain(*raised), 0.0))
 
 
-def restart(plan: Plan, s_low: float = 0.06, s_high: float = 0.3, n: int = 3, times: int = 2) -> Plan:
+def restart(plan: Plan, s_low: float = 0.06, s_high: float = 0.3, n: int = 2, times: int = 2) -> Plan:
     """A falling plan that, at its level nearest to `s_low`, goes up to `s_high` and down in n moves, `times` times.
 
     Xu et al. 2023 (Restart), algorithm 1; the numbers are theirs for CIFAR-10. Coming down is spaced like `karras`. A

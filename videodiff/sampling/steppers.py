@@ -19,6 +19,7 @@ from typing import Protocol
 from torch import Tensor
 
 from videodiff.errors import UserError
+from videodiff.noise import FAMILIES, pick, step_variance
 from videodiff.sampling.evaluate import Evaluate, Node
 from videodiff.sampling.plans import Plan
 
@@ -69,6 +70,36 @@ class FirstOrder:
 
 
 @dataclass(frozen=True)
+class Ancestral:
+    """DDPM's step with a choice of variance: mean x0 + (r/s)^2 (z - x0), then noise (Ho et al. 2020, section 3.2).
+
+    variance: "small" is the posterior's (FirstOrder(1)), "large" the forward step's, and "own" what the network learned
+              (Nichol and Dhariwal 2021, equation 15), or the small one if it learned none.
+    family:   the alpha of `noise.FAMILIES` of the large variance.
+    """
+
+    variance: str = "own"
+    family: str = "vp"
+
+    def __post_init__(self) -> None:
+        pick("variance", self.variance, ("small", "large", "own"))
+        pick("noise family", self.family, FAMILIES)
+
+    def step(
+        self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        node = evaluate(z, s)
+        if s_next == 0:
+            return node.x0, node.x0
+        u = node.u if self.variance == "own" and node.u is not None else float(self.variance == "large")
+        sd = step_variance(s, s_next, u, self.family) ** 0.5
+        return node.x0 + (s_next / s) ** 2 * (node.z - node.x0) + sd * draw(), node.x0
+
+    def evaluations(self, plan: Plan) -> int:
+        return len(plan.down_moves())
+
+
+@dataclass(frozen=True)
 class Heun:
     """Euler, then again with the mean of both slopes (Karras et al. 2022, algorithm 1). Two evaluations a step.
 
@@ -83,6 +114,27 @@ class Heun:
             return here.x0, here.x0
         there = evaluate(here.z + (s_next - s) * here.eps, s_next)
         return here.z + (s_next - s) * (here.eps + there.eps) / 2, there.x0
+
+    def evaluations(self, plan: Plan) -> int:
+        return sum(1 if s_next == 0 else 2 for _, s_next in plan.down_moves())
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """The second-order Taylor step: z' = z + h eps + h^2 / 2 d eps / ds with h = r - s (Dockhorn et al. 2022, GENIE).
+
+    The derivative is exact and costs as much as a second evaluation, so that a multistep method does more for less.
+    """
+
+    def step(
+        self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        if s_next == 0:
+            x0 = evaluate(z, s).x0
+            return x0, x0
+        node, slope = evaluate.slope(z, s)
+        h = s_next - s
+        return node.z + h * node.eps + h**2 / 2 * slope, node.x0
 
     def evaluations(self, plan: Plan) -> int:
         return sum(1 if s_next == 0 else 2 for _, s_next in plan.down_moves())
