@@ -80,6 +80,14 @@ def spread(s: Tensor, like: Tensor) -> Tensor:
     return s.reshape(s.shape + (1,) * (like.ndim - s.ndim))
 
 
+def norms(x: Tensor) -> Tensor:
+    """The norm of each clip of x [b ...], as [b].
+
+    One clip at a time: a sum over a whole batch may be taken in another order than that over one clip alone.
+    """
+    return torch.stack([clip.norm() for clip in x])
+
+
 def pick(what: str, name: str, options: Iterable[str], see: str = "") -> str:
     """`name` if it is one of the options, else an error that suggests the nearest and says where to see them."""
     names = list(options)
