@@ -52,6 +52,10 @@ SamplerName = Literal[
     "sde_dpmpp_2s",
     "edm_churn",
     "restart",
+    "predictor_corrector",
+    "langevin",
+    "rk45",
+    "dpm_adaptive",
 ]
 WalkName = Literal["log_snr", "karras", "uniform_t", "quadratic_t"]
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]

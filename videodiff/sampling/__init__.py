@@ -12,7 +12,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from videodiff.noise import pick
+from videodiff.sampling.adaptive import RK45, AdaptiveDPM
 from videodiff.sampling.evaluate import Before, Evaluate, Node
+from videodiff.sampling.inversion import encode, slerp
+from videodiff.sampling.langevin import Corrected, Langevin
 from videodiff.sampling.loop import Noise, Step, sample
 from videodiff.sampling.multistep import Multistep
 from videodiff.sampling.plans import (
@@ -97,6 +100,11 @@ SAMPLERS: dict[str, Sampler] = {
     ),
     "edm_churn": Sampler(Heun(), "Heun with EDM's churn, two evaluations a step: noise that repairs errors", churned),
     "restart": Sampler(Heun(), "Heun with restarts at low noise: eight evaluations more than heun", restart),
+    "predictor_corrector": Sampler(Corrected(FirstOrder(1.0)), "Euler ancestral, and a Langevin move after each step"),
+    "langevin": Sampler(Langevin(30), "annealed Langevin: 30 evaluations a level, for 30 levels up"),
+    # As many steps as the tolerance needs; the levels are only where to show how far it is
+    "rk45": Sampler(RK45(), "Dormand-Prince 5(4) along the flow to a tolerance of 1e-3: some 50 evaluations"),
+    "dpm_adaptive": Sampler(AdaptiveDPM(3), "DPM-Solver-23 along the flow to a tolerance of .05: some 45 evaluations"),
 }
 MOST_ACCURATE = "dpm3"
 """The best of them for an exact network (docs/method.md); a small one does better with `ddim` (docs/log.md)."""
@@ -117,13 +125,17 @@ __all__ = [
     "MOST_ACCURATE",
     "PLANS",
     "PNDM",
+    "RK45",
     "SAMPLERS",
+    "AdaptiveDPM",
     "Ancestral",
     "Before",
+    "Corrected",
     "Draw",
     "Evaluate",
     "FirstOrder",
     "Heun",
+    "Langevin",
     "Multistep",
     "Node",
     "Noise",
@@ -134,6 +146,7 @@ __all__ = [
     "Taylor",
     "as_planned",
     "churned",
+    "encode",
     "from_level",
     "from_table",
     "karras",
@@ -146,5 +159,6 @@ __all__ = [
     "row",
     "sample",
     "sampler",
+    "slerp",
     "uniform_t",
 ]
