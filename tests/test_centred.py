@@ -13,6 +13,7 @@ from torch import Tensor
 from videodiff.centred import KNOWN_LEVEL, CentredDenoiser, c_noise, whole_frames
 from videodiff.guess import Spread, guess
 from videodiff.models.unet import Config, Inputs, Memory, Output, SpaceTimeUNet, build
+from videodiff.sampling import Evaluate
 
 
 class Says(SpaceTimeUNet):
@@ -221,3 +222,15 @@ def test_low_precision_stays_inside_the_network() -> None:
 
 def test_a_frame_counts_as_known_only_when_it_is_whole() -> None:
     assert whole_frames(partial()[None]).tolist() == [[True, True, False, False]]
+
+
+@pytest.mark.parametrize("known", [MASKED["past"], MASKED["nothing"]], ids=["past", "nothing"])
+def test_the_derivative_along_the_flow_is_that_of_differences(known: list[int]) -> None:
+    c = canvas(known)
+    with torch.no_grad():
+        denoise = CentredDenoiser(network(), Spread()).bind(c, guess(c, Spread()))
+        node, slope = Evaluate(denoise).slope(torch.randn_like(c.frames), 1.0)
+        h = 1e-3
+        above, below = (denoise(node.z + d * node.eps, torch.tensor([1 + d])) for d in (h, -h))
+    difference = (below - above) / (2 * h)  # d eps / ds = -(dD/ds) / s
+    assert (slope - difference).norm() < 0.05 * difference.norm()  # of single precision, over kinks of the warp

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from videodiff.flow import flow, warp
 
@@ -207,3 +208,15 @@ def test_warping_by_the_flow_brings_the_second_frame_to_the_first(c: int) -> Non
     a, b = moved((0, 0), 40, 56, c), moved((2.3, -1.1), 40, 56, c)
     before, after = (inside(a - x).square().mean().sqrt() for x in (b, warp(b, flow(a, b))))
     assert after < before / 20
+
+
+def test_a_warp_has_its_derivative_in_forward_mode() -> None:
+    torch.manual_seed(0)
+    x, by = torch.randn(2, 3, 6, 9, dtype=torch.float64), 4 * torch.randn(2, 2, 6, 9, dtype=torch.float64)
+    change, h = torch.randn_like(by), 1e-6
+    with forward_ad.dual_level():
+        out, slope = forward_ad.unpack_dual(warp(x, forward_ad.make_dual(by, change)))
+    assert torch.equal(out, warp(x, by))
+    torch.testing.assert_close(
+        slope, (warp(x, by + h * change) - warp(x, by - h * change)) / (2 * h), rtol=0, atol=1e-6
+    )

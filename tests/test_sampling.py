@@ -141,5 +141,10 @@ def test_levels_may_differ_from_clip_to_clip() -> None:
 
 
 def test_a_denoiser_without_a_derivative_is_refused() -> None:
+    def sampling_pixels(z: Tensor, s: Tensor) -> Tensor:
+        return torch.nn.functional.grid_sample(z, z[..., :2] * s, align_corners=False)
+
+    with pytest.raises(UserError, match="no forward derivative"):
+        Evaluate(sampling_pixels).slope(torch.ones(1, 2, 2, 2), 1.0)
     with pytest.raises(UserError, match="no derivative"):
         Evaluate(lambda z, s: gaussian(z.detach(), s.detach())).slope(torch.ones(1, 2), 1.0)

@@ -7,6 +7,7 @@ two known frames (`guess.py`). The spatial gradients are those of the mean of bo
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 WINDOW = 7
 """Pixels of the window over which motion is taken as constant (chosen by measurement, docs/log.md)."""
@@ -60,5 +61,28 @@ def warp(x: Tensor, displacement: Tensor) -> Tensor:
     xs = torch.linspace(-1 + 1 / w, 1 - 1 / w, w, device=x.device, dtype=x.dtype)
     grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)
     place = grid + displacement.movedim(1, -1) * torch.tensor([2 / w, 2 / h], device=x.device, dtype=x.dtype)
-    # grid_sample reads beyond its memory where the place is nan.
-    return F.grid_sample(x, place.nan_to_num(), padding_mode="border", align_corners=False)
+    place, slope = forward_ad.unpack_dual(place.nan_to_num())  # grid_sample reads beyond its memory where it is nan
+    out = _bilinear(x, place)
+    return out if slope is None else forward_ad.make_dual(out, _along(x, place, slope))
+
+
+def _bilinear(x: Tensor, place: Tensor) -> Tensor:
+    return F.grid_sample(x, place, padding_mode="border", align_corners=False)
+
+
+def _along(x: Tensor, place: Tensor, slope: Tensor) -> Tensor:
+    """The derivative of `_bilinear` when place [n h w 2] moves by slope; torch's has none in forward mode.
+
+    Between two pixels it is the difference of the values at both, in each axis.
+    """
+    size = torch.tensor([x.shape[-1], x.shape[-2]], device=x.device, dtype=x.dtype)
+    pixel = ((place + 1) * size - 1) / 2
+    slope = slope * size / 2 * ((pixel > 0) & (pixel < size - 1))  # beyond the border nothing changes
+    total = torch.zeros_like(x)
+    for axis in (0, 1):
+        before, after = pixel.clone(), pixel.clone()
+        before[..., axis] = pixel[..., axis].floor()
+        after[..., axis] = before[..., axis] + 1
+        change = _bilinear(x, (2 * after + 1) / size - 1) - _bilinear(x, (2 * before + 1) / size - 1)
+        total = total + change * slope[..., axis][:, None]
+    return total

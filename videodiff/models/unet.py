@@ -24,6 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from videodiff.flow import warp
 from videodiff.models.attention import Backend, attention
 
 MAX_WIDTH = 65_536
@@ -262,17 +263,10 @@ class SpaceTimeUNet(nn.Module):
         b, t, _, height, width = x.base.shape
         v = F.interpolate(self.velocity(h).float(), (height, width), mode="bilinear", align_corners=False)
         v = rearrange(v, "(b t) (r xy) h w -> r (b t) xy h w", t=t, r=2)
-        ys = torch.linspace(-1 + 1 / height, 1 - 1 / height, height, device=h.device)
-        xs = torch.linspace(-1 + 1 / width, 1 - 1 / width, width, device=h.device)
-        grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)  # h w xy, in [-1, 1]
-        pixel = torch.tensor([2 / width, 2 / height], device=h.device)
         moved = []
         for velocity, frame, distance in zip(v, (x.near, x.far), x.reach.unbind(2), strict=True):
             d = rearrange(distance, "b t h w -> (b t) 1 h w")
-            move = rearrange(velocity * d, "n xy h w -> n h w xy") * pixel
-            place = (grid + move).nan_to_num()  # grid_sample reads beyond its memory where the place is nan
-            out = F.grid_sample(frame.flatten(0, 1).float(), place, padding_mode="border", align_corners=False)
-            moved.append(out.unflatten(0, (b, t)))
+            moved.append(warp(frame.flatten(0, 1).float(), velocity * d).unflatten(0, (b, t)))
         return moved[0], moved[1]
 
 

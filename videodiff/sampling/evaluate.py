@@ -69,11 +69,14 @@ class Evaluate:
         """
         node = self(z, s)
         level = self._level(z, s)
-        # Fused attention kernels have no forward derivative; the plain one has.
-        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-            z_dual = forward_ad.make_dual(node.z, node.eps.to(node.z.dtype))
-            x0_dual = self.denoise(z_dual, forward_ad.make_dual(level, torch.ones_like(level)))
-            dx0 = forward_ad.unpack_dual(x0_dual).tangent
+        try:
+            # Fused attention kernels have no forward derivative; the plain one has.
+            with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+                z_dual = forward_ad.make_dual(node.z, node.eps.to(node.z.dtype))
+                x0_dual = self.denoise(z_dual, forward_ad.make_dual(level, torch.ones_like(level)))
+                dx0 = forward_ad.unpack_dual(x0_dual).tangent
+        except NotImplementedError as error:  # torch's, for a kernel that lacks it
+            raise UserError(f"this network has no forward derivative ({error}); choose another sampler") from error
         if dx0 is None:
             raise UserError("this denoiser has no derivative (it detaches its input); choose another sampler")
         return node, -self._check(dx0, s) / spread(level, dx0)
