@@ -38,9 +38,9 @@ def gaussian_video(data: Arrays) -> Denoiser:
     modes = float(data["scale"]) * torch.einsum("t,c,h,w->tchw", *values) + float(data["nugget"])
 
     def denoise(z: Tensor, s: Tensor) -> Tensor:
-        y = torch.einsum("btchw,tT,cC,hH,wW->bTCHW", z - mean, *vectors)
-        y = modes / (modes + spread(s, z) ** 2) * y
-        return mean + torch.einsum("bTCHW,tT,cC,hH,wW->btchw", y, *vectors)
+        m, v, turn = mean.to(z), modes.to(z), [matrix.to(z) for matrix in vectors]
+        y = torch.einsum("btchw,tT,cC,hH,wW->bTCHW", z - m, *turn)
+        return m + torch.einsum("bTCHW,tT,cC,hH,wW->btchw", v / (v + spread(s, z) ** 2) * y, *turn)
 
     return denoise
 

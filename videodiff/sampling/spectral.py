@@ -1,9 +1,9 @@
 """DDRM: sampling that sees a damaged clip y = A x + noise, in the coordinates in which A is diagonal.
 
 Kawar et al. 2022, equations 7 and 8. It costs no gradient: the network is asked for x0, and each coordinate of
-A = U S V' follows y until the state is as clear as y shows it (the level sigma_y / S), then the network. With noise in y
-it finds a point near the posterior's mean with some spread around it, not a fair sample of the posterior; 20 steps are
-its default, because it uses y again in every step and with many trusts it too much (docs/method.md).
+A = U S V' follows y until the state is as clear as y shows it (the level sigma_y / S), then the network. With noise in
+y it finds a point near the posterior's mean with some spread around it, not a fair sample of the posterior; 20 steps
+are its default, because it uses y again in every step and with many trusts it too much (docs/method.md).
 """
 
 import math
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from videodiff.errors import UserError
 from videodiff.operators import Operator
+from videodiff.sampling.evaluate import Evaluate, Node
 from videodiff.sampling.plans import Plan
-from videodiff.sampling.steppers import Draw, Evaluate, Node
+from videodiff.sampling.steppers import Draw
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +54,12 @@ class Spectral:
         node = evaluate(z, s)
         target, sd = self._observed()
         x0, here = self.operator.to_spectrum(node.x0), self.operator.to_spectrum(node.z)
-        # Coordinates that y shows more clearly than s_next follow y; the others follow x0, and keep a part of their noise:
+        # Coordinates that y shows more clearly than s_next follow y; the others follow x0 and keep a part of a noise,
         # that of y where it shows them at all, else that of the state.
         clear = sd <= s_next
         unseen = torch.isinf(sd)
         eps = torch.where(unseen, (here - x0) / s, (target - x0) / torch.where(sd > 0, sd, 1.0))
-        mean = torch.where(
-            clear,
-            torch.lerp(x0, target, self.eta_b),
-            x0 + math.sqrt(1 - self.eta**2) * s_next * eps,
-        )
+        mean = torch.where(clear, torch.lerp(x0, target, self.eta_b), x0 + math.sqrt(1 - self.eta**2) * s_next * eps)
         variance = torch.where(clear, s_next**2 - (self.eta_b * sd) ** 2, (self.eta * s_next) ** 2)
         if s_next > 0:
             mean = mean + variance.sqrt() * draw()  # V is orthonormal: noise needs no turning
