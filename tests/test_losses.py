@@ -1,6 +1,7 @@
 """How noise levels are drawn for training, and what the weights mean."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,6 +196,12 @@ def test_weights_take_levels_per_clip_or_frame_and_spreads_per_pixel(name: str) 
         assert torch.broadcast_shapes(w.shape, sd.shape) == sd.shape
         assert (w > 0).all()
     assert Levels.model_validate({"weight": name}).weight == name
+
+
+@pytest.mark.parametrize("name", [*WEIGHTS, *SCHEDULES])
+def test_every_weight_and_schedule_is_in_the_notes_on_method(name: str) -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs/method.md").read_text(encoding="utf-8")
+    assert any(f"`{name}`" in line.split("|")[1] for line in text.splitlines() if line.startswith("|"))
 
 
 # --- Drawing where losses are large -----------------------------------------------------------------------------------
