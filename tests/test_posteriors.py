@@ -1,8 +1,8 @@
 """Conditions without training against the exact posteriors of a Gaussian video.
 
 Two figures judge a method: the RMS over wanted pixels of (sample mean - posterior mean) / posterior sd, of which n
-samples of a perfect one leave 1 / sqrt(n), and the mean over them of sample variance / posterior variance. The tables are
-those of a separate implementation with 32 samples (24 for operators); a method may be off the mean by 0.1 sd more, and
+samples of a perfect one leave 1 / sqrt(n), and the mean over them of sample variance / posterior variance. The tables
+are of a separate implementation with 32 samples (24 for operators); a method may be off the mean by 0.1 sd more, and
 its variance ratio may differ by a fifth, or be nearer to 1.
 """
 
