@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles import error, gaussian_video, mixture, problem, problems, walk
+from oracles import error, gaussian, gaussian_video, mixture, problem, problems, walk
 
+from videodiff.noise import NoiseSource
 from videodiff.sampling import (
     DEFAULT_PLAN,
     MOST_ACCURATE,
     SAMPLERS,
+    FirstOrder,
     Multistep,
     Stepper,
     log_snr,
     make_plan,
-    row,
+    sample,
     sampler,
 )
 
@@ -59,13 +61,14 @@ ORDERS: dict[str, tuple[Stepper, float]] = {
 }
 
 
-def test_every_method_that_follows_the_flow_has_a_stated_order() -> None:
+def test_every_method_that_follows_the_flow_in_given_steps_has_a_stated_order() -> None:
     same = {"euler": "ddim", "deis_log_rho": "dpm3"}  # two names for one stepper
     assert all(sampler(name) == sampler(other) for name, other in same.items())
-    noisy = {"ddpm", "ddpm_large", "euler_ancestral", "sde_dpmpp_2m", "sde_dpmpp_3m", "sde_dpmpp_2s"}
-    walks = {"edm_churn", "restart"}
-    elsewhere = {name for name in SAMPLERS if row(name).stepper.evaluations(log_snr(80, 0.002, 5)) is None}
-    assert set(NAMED) | set(same) | noisy | walks | elsewhere >= set(SAMPLERS)
+    for name, (stepper, _, replan) in SAMPLERS.items():
+        plan = replan(log_snr(8, 0.02, 6))
+        ends = [list(sample(gaussian, torch.ones(1, 1), plan, stepper, NoiseSource((k,))))[-1].z for k in (0, 1)]
+        follows = torch.equal(*ends) and stepper.evaluations(plan) is not None
+        assert follows == (name in {**NAMED, **same}), name
 
 
 @pytest.mark.parametrize("name", [n if n in NAMED else pytest.param(n, marks=pytest.mark.slow) for n in ORDERS])
@@ -128,6 +131,34 @@ def test_the_exact_answer_for_a_gaussian_video(ode: Callable) -> None:
         z, reference, levels = problem(data, name)
         x = walk(denoise, z, log_snr(levels[0], 1e-5, 200), Multistep(3))
         assert error(x, reference, data["data"]) < 1e-4, name
+
+
+BAR: dict[str, Stepper] = {
+    "first order": FirstOrder(),
+    "eps-lam 2": Multistep(2),
+    "eps-lam 3": sampler("dpm3"),
+    "eps-t 3 (tAB)": sampler("deis"),
+    "eps-s 4 (LMS)": sampler("lms"),
+    "x0-lam 2": sampler("dpmpp_2m_exact"),
+    "x0-lam 2 +C": sampler("unipc_exact"),
+    "Taylor (GENIE)": sampler("genie"),
+    "Heun": sampler("heun"),
+}
+
+
+@pytest.mark.parametrize("name", BAR)
+def test_errors_are_those_of_an_independent_program(ode: Callable, shared: Path, name: str) -> None:
+    data, bar = ode("gmm16"), json.loads((shared / "vectors/ode/error_vs_nfe.json").read_text())
+    z, reference, levels = problem(data, "linear")
+    for walk_name, theirs in {"karras": "karras", "log_snr": "logsnr"}.items():
+        for evaluations, expected in bar[f"proto|gmm16|{name} {theirs}"]:
+            n = (evaluations + 1) // 2 if name in ("Heun", "Taylor (GENIE)") else evaluations
+            if n > 25:
+                continue
+            plan = make_plan(walk_name, levels[0], levels[-2], n)
+            assert BAR[name].evaluations(plan) == evaluations
+            ours = error(walk(mixture(data), z, plan, BAR[name]), reference, data["data"])
+            assert ours == pytest.approx(expected, rel=0.05), (walk_name, n)
 
 
 def test_the_default_beats_every_measured_configuration_of_diffusers(ode: Callable, shared: Path) -> None:
