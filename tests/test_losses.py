@@ -141,7 +141,7 @@ def test_a_weighted_loss_is_the_one_of_its_paper(weight: str) -> None:
         "min_snr": (snr.clamp(max=5) / snr * e_eps, snr.clamp(max=5) / (snr + 1) * e_eps),
         # Salimans and Ho 2022: max(|x0 error|^2, |eps error|^2).
         "truncated_snr": (torch.maximum(1 / snr, ONE) * e_eps, torch.maximum(1 / (snr + 1), snr / (snr + 1)) * e_eps),
-        # Kingma and Gao 2023, equation 2: half of w(log SNR) d(log SNR)/dt |eps error|^2; w = 1 is the bound.
+        # Kingma and Gao 2023, section 2: half of w(log SNR) d(log SNR)/dt |eps error|^2; w = 1 is the bound.
         "sigmoid": (bend * rate * e_eps, bend * rate * snr / (snr + 1) * e_eps),
         "likelihood": (rate * e_eps, rate * snr / (snr + 1) * e_eps),
     }[weight]

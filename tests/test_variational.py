@@ -191,6 +191,18 @@ def test_a_clip_has_the_same_bound_alone_or_in_a_batch(moments: Stored) -> None:
     torch.testing.assert_close(together.total[1:2], alone.total, rtol=1e-12, atol=0)
 
 
+def test_single_precision_changes_nothing_that_matters(moments: Stored) -> None:
+    _, _, denoise = modes(moments)
+    x0 = torch.randn((3, 6), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = NoiseSource((5, 6, 7))
+    single, double = (bound(denoise, x, 0.01, 1e4, noise, values=PIXELS) for x in (x0.float(), x0))
+    assert single.total.dtype == torch.float64
+    torch.testing.assert_close(single.total, double.total, rtol=1e-4, atol=1e-4)
+    steps = chain(linear().s(torch.linspace(0.01, 1, 100, dtype=torch.float64)).tolist())
+    single, double = (chain_bound(lambda z, s: (denoise(z, s).to(z), 0.3), x, steps, noise) for x in (x0.float(), x0))
+    torch.testing.assert_close(single.total, double.total, rtol=1e-3, atol=1e-3)
+
+
 def test_the_error_is_that_of_repeated_estimates_and_falls_with_evaluations(moments: Stored) -> None:
     _, variance, denoise = modes(moments)
     x0 = 0.7 + variance.sqrt() * torch.randn((1, 6), generator=torch.Generator().manual_seed(3), dtype=torch.float64)

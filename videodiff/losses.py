@@ -36,7 +36,7 @@ def scheduled(t: Tensor, name: str) -> Tensor:
 
 
 def log_uniform(t: Tensor, s_min: float, s_max: Tensor) -> Tensor:
-    """s with log s uniform between the ends; the importance sampling of ScoreFlow (Song et al. 2021, section 5.1)."""
+    """s with log s uniform between the ends; the importance sampling of ScoreFlow (Song et al. 2021)."""
     return s_min * (s_max / s_min) ** t
 
 
@@ -78,8 +78,8 @@ WEIGHTS: dict[str, Weight] = {
     "truncated_snr": lambda s, sd, rate: (1 / s**2).clamp(min=1),
     # sigmoid(bias - log-SNR) on the eps-loss, over log-SNR: Kingma and Gao 2023; Hoogeboom et al. 2024 (SiD2).
     "sigmoid": lambda s, sd, rate: rate / (s**2 + math.exp(-SIGMOID_BIAS)),
-    # The diffusion part of the variational bound, in nats: Kingma et al. 2021, equation 17. It is ScoreFlow's weight
-    # g^2 / 2 on the error of the score, because g^2 = sigma^2 d(log s^2)/dt: Song et al. 2021, equation 7.
+    # The diffusion part of the variational bound, in nats: Kingma et al. 2021. It is ScoreFlow's weight
+    # g^2 / 2 on the error of the score, because g^2 = sigma^2 d(log s^2)/dt: Song et al. 2021, theorem 1.
     "likelihood": lambda s, sd, rate: rate / s**2,
 }
 WEIGHTS["vlb"] = WEIGHTS["likelihood"]  # its name in the papers on discrete chains

@@ -170,7 +170,7 @@ def _noise_so_far(beta_min: float, beta_max: float) -> tuple[Callable[[Tensor], 
 
 
 def ve(s_min: float = 0.01, s_max: float = 50.0) -> Schedule:
-    """Equal ratios: s = s_min (s_max / s_min)^t. Song and Ermon 2019; Song et al. 2021 (Score-SDE), equation 31."""
+    """Equal ratios: s = s_min (s_max / s_min)^t. Song and Ermon 2019; Song et al. 2021 (Score-SDE), appendix C."""
     first, length = math.log(s_min), math.log(s_max / s_min)
     return Schedule("ve", lambda t: -first - length * t, lambda lam: (-lam - first) / length, family="ve")
 

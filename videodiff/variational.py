@@ -5,7 +5,7 @@
 `prior` is what it costs that noising ends at a finite level, `reconstruction` what it costs to get from the cleanest
 level to the data, `diffusion` all that lies between. All are in nats per dimension of a clip. Two chains:
 
-    bound(denoise, x0, s_min, s_max, noise)           continuous time (Kingma et al. 2021, equations 11 to 15)
+    bound(denoise, x0, s_min, s_max, noise)           continuous time (Kingma et al. 2021)
     chain_bound(predict, x0, chain(levels), noise)    T steps (Ho et al. 2020, equation 5), variances fixed or learned
 
 The diffusion part of the first is the integral of |x0 - D|^2 / s^2 over lam between the end levels, so it depends on
@@ -212,7 +212,7 @@ def gaussian_nll(x0: Tensor, mean: Tensor, variance: Tensor | float, values: Ten
 
 
 def discrete_nll(x0: Tensor, z: Tensor, s: float, values: Tensor) -> Tensor:
-    """-log p(x0 | z) with p proportional to N(z; x0, s^2) over the values x0 can have (Kingma et al. 2021, eq. 8)."""
+    """-log p(x0 | z) with p proportional to N(z; x0, s^2) over the values x0 can have (Kingma et al. 2021)."""
     values = values.to(x0)
     total = [torch.logsumexp(-0.5 * ((part[..., None] - values) / s) ** 2, -1) for part in z.unbind(1)]
     return torch.stack(total, 1) + 0.5 * ((z - x0) / s) ** 2
