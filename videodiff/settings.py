@@ -25,6 +25,7 @@ SamplerName = Literal[
     "ddim",
     "euler",
     "dpm3",
+    "dpm4",
     "deis_log_rho",
     "deis",
     "deis_rho",
