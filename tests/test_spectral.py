@@ -110,6 +110,17 @@ def test_a_start_below_the_noise_of_the_measurement_is_plain_noise() -> None:
     torch.testing.assert_close(stepper.start(n, 5.0), truth(2) + 4 * n)  # y carries 3 of the 5 already
 
 
+@pytest.mark.parametrize("level", [0.05, 0.1, 0.2, 0.3, 0.7])
+def test_levels_as_high_as_the_noise_of_the_measurement_are_finite(level: float) -> None:
+    stepper, plan = Spectral(denoise(SHAPE), truth(2), sigma_y=level), Plan((level, level / 2, 0.0))
+    z = stepper.start(noise(2).draw(SHAPE), level)
+    torch.testing.assert_close(z, truth(2), rtol=0, atol=1e-3)  # y itself has all the noise there is to be
+    higher = Plan((2 * level, level, 0.0))
+    for walk, start in ((plan, z), (higher, stepper.start(noise(2).draw(SHAPE), 2 * level))):
+        *_, last = sample(gaussian, start, walk, stepper, noise(2))
+        assert torch.isfinite(last.z).all()
+
+
 @pytest.mark.parametrize("bad", [{"eta": 1.5}, {"eta_b": -0.1}, {"sigma_y": -1.0}])
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(bad)) if "sigma_y" not in bad else "noise of the measurement"):

@@ -45,8 +45,9 @@ class Spectral:
     def start(self, noise: Tensor, s_max: float) -> Tensor:
         """The state at the first level from standard normal noise [b t c h w]: around y where y is seen."""
         target, sd = self._observed()
-        variance = torch.where(sd <= s_max, s_max**2 - sd**2, s_max**2)
-        return self.operator.from_spectrum(torch.where(sd <= s_max, target, 0.0) + variance.sqrt() * noise)
+        clear = sd <= s_max
+        variance = torch.where(clear, (s_max**2 - sd**2).clamp(min=0), s_max**2)  # equal levels: rounding goes below 0
+        return self.operator.from_spectrum(torch.where(clear, target, 0.0) + variance.sqrt() * noise)
 
     def step(
         self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
@@ -60,7 +61,8 @@ class Spectral:
         unseen = torch.isinf(sd)
         eps = torch.where(unseen, (here - x0) / s, (target - x0) / torch.where(sd > 0, sd, 1.0))
         mean = torch.where(clear, torch.lerp(x0, target, self.eta_b), x0 + math.sqrt(1 - self.eta**2) * s_next * eps)
-        variance = torch.where(clear, s_next**2 - (self.eta_b * sd) ** 2, (self.eta * s_next) ** 2)
+        missing = (s_next**2 - (self.eta_b * sd) ** 2).clamp(min=0)  # equal levels: rounding goes below 0
+        variance = torch.where(clear, missing, (self.eta * s_next) ** 2)
         if s_next > 0:
             mean = mean + variance.sqrt() * draw()  # V is orthonormal: noise needs no turning
         return self.operator.from_spectrum(mean), node.x0
