@@ -1,24 +1,39 @@
 """Filling keeps what is known, gives the same for the same seed whatever is beside it, and says what it is doing."""
 
 import io
+import itertools
+import math
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from oracles import mixture
 from PIL import Image
 
 from videodiff import pipeline
+from videodiff.denoiser import Cancelled
 from videodiff.errors import LimitExceeded, UserError
 from videodiff.events import Progress
 from videodiff.noise import NoiseSource
-from videodiff.pipeline import Model, check_memory, fill, fill_canvas, open_model, to_pixels, to_tensor, window_canvas
+from videodiff.pipeline import (
+    Model,
+    check_memory,
+    code,
+    fill,
+    fill_canvas,
+    make_levels,
+    open_model,
+    to_pixels,
+    to_tensor,
+    window_canvas,
+)
 from videodiff.planner import Timeline, Window
-from videodiff.sampling import SAMPLERS
+from videodiff.sampling import SAMPLERS, Plan, as_planned
 from videodiff.settings import Sampling
 from videodiff.spool import Spool
-from videodiff.tasks.layout import Layout
+from videodiff.tasks.layout import Edit, Layout
 from videodiff.types import Canvas
 
 SEEDS = (3, 1, 4, 159)
@@ -74,7 +89,7 @@ def holes() -> torch.Tensor:
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_known_pixels_come_back_bit_for_bit(tiny, model, conditioning, sampler):
     canvas = some_canvas(holes())
-    settings = request(tiny, conditioning=conditioning, sampler=sampler, steps=3)
+    settings = request(tiny, conditioning=conditioning, sampler=sampler, steps=2)
     z = answer(model, canvas, settings, SEEDS)
     known = canvas.known.expand_as(z)
     assert torch.equal(z[known], canvas.frames[known])
@@ -193,12 +208,6 @@ def test_guidance_0_makes_the_same_whatever_is_known(tiny, model):
     assert change(0.0) < 0.1 < 0.3 < change(1.0)
 
 
-@pytest.mark.parametrize("conditioning", ["replace", "clamp"])
-def test_guidance_needs_two_answers_to_mix(tiny, model, conditioning):
-    with pytest.raises(UserError, match="--conditioning concat"):
-        answer(model, some_canvas(), request(tiny, guidance=2.0, conditioning=conditioning), SEEDS)
-
-
 # --- errors and limits
 
 
@@ -232,21 +241,69 @@ def layout_of(frames: dict[int, np.ndarray], wanted, total: int, hole=None) -> L
     return Layout(spool, Timeline(given, wanted, range(total), Fraction(10), hole))
 
 
+def edited(frames: dict[int, np.ndarray], length: int, kind: str, amount=0.7) -> Layout:
+    """An edit of the first `length` frames by adding noise, or by turning their code to noise or to later frames."""
+    spool = Spool((16, 16, 3))
+    for place, frame in frames.items():
+        spool.put(place, frame)
+    start = amount if callable(amount) else lambda _: amount
+    other = (lambda place: length + place) if kind == "other" else None
+    timeline = Timeline((), range(length), range(length), Fraction(10), context=4)
+    return Layout(spool, timeline, Edit(start, kind != "start", other))
+
+
 def pictures(num_frames: int) -> dict[int, np.ndarray]:
     rng = np.random.default_rng(0)
     return {i: rng.integers(0, 256, (16, 16, 3), np.uint8) for i in range(num_frames)}
 
 
-@pytest.mark.parametrize("sampler", ["dpm3", "heun"])
-def test_progress_counts_every_step_of_every_window(tiny, model, sampler):
-    layout = layout_of(pictures(4), range(4, 15), 15)  # windows of 4, 4 and 3 new frames
-    events = list(fill(model, layout, request(tiny, sampler=sampler)))
+class Counted:
+    """How often the network is asked, while it is in use."""
+
+    def __init__(self, model: Model) -> None:
+        self.n = 0
+        self.handle = model.denoiser.net.register_forward_pre_hook(self.count)
+
+    def count(self, *_) -> None:
+        self.n += 1
+
+    def __enter__(self) -> "Counted":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "edit"),
+    [
+        *((sampler, None) for sampler in SAMPLERS),
+        *((sampler, edit) for sampler in ("dpm3", "heun", "pndm", "rk45") for edit in ("start", "coded", "other")),
+    ],
+)
+def test_progress_counts_every_evaluation_of_every_window(tiny, model, sampler, edit):
+    if edit is None:
+        layout = layout_of(pictures(4), range(4, 10), 10)  # windows of 4 and 2 new frames
+    else:
+        layout = edited(pictures(20), 10, edit)
+    with Counted(model) as asked:
+        events = list(fill(model, layout, request(tiny, sampler=sampler, steps=3)))
     assert all(isinstance(event, Progress) for event in events)
-    assert [event.done for event in events] == list(range(1, 13))
-    assert {event.total for event in events} == {12}
+    done = [event.done for event in events]
+    assert all(n <= m for n, m in itertools.pairwise(done)), "a move up asks nothing"
+    assert {event.total for event in events} == {done[-1]}
+    if SAMPLERS[sampler].stepper.evaluations(Plan((1.0, 0.0))) is not None and sampler != "genie":
+        assert done[-1] == asked.n
     assert {event.what for event in events} == {"sampling"}
     assert {event.preview for event in events} == {None}
-    assert all(place in layout.spool for place in range(15))
+    assert all(place in layout.spool for place in range(10))
+
+
+def test_repaint_counts_the_steps_it_takes_again(tiny, model):
+    with Counted(model) as asked:
+        settings = request(tiny, conditioning="repaint", repaint_times=3)
+        *_, last = fill(model, layout_of(pictures(4), range(4, 8), 8), settings)
+    assert last.done == last.total == asked.n == 4 + 3 * 2  # three moves above 0, twice more each
 
 
 def test_given_frames_stay_the_bytes_they_were(tiny, model):
@@ -290,7 +347,7 @@ def test_average_2_is_the_mean_of_the_two_samples(tiny, model):
     samples = torch.cat([answer(model, canvas, request(tiny), (seed,)) for seed in (3, 4)])
     layout = layout_of({i: to_pixels(canvas.frames[0])[i] for i in range(4)}, range(4, 8), 8)
     # the samples above saw the frames before they were rounded to bytes; give them the same
-    exact = window_canvas(layout.spool, layout.timeline, Window((0, 1, 2, 3), (4, 5, 6, 7)))
+    exact = window_canvas(layout, Window((0, 1, 2, 3), (4, 5, 6, 7)))
     samples = torch.cat([answer(model, exact, request(tiny), (seed,)) for seed in (3, 4)])
     list(fill(model, layout, request(tiny, average=2)))
     expected = to_pixels(samples.mean(0))
@@ -302,7 +359,7 @@ def test_average_2_is_the_mean_of_the_two_samples(tiny, model):
 def test_a_window_shows_the_network_what_is_known_and_nothing_else(tiny):
     given = pictures(9)
     layout = layout_of(given, [5, 7], 9)
-    canvas = window_canvas(layout.spool, layout.timeline, Window((2, 4, 6), (5, 7)))
+    canvas = window_canvas(layout, Window((2, 4, 6), (5, 7)))
     assert canvas.index.tolist() == [[0, 2, 3, 4, 5]]
     assert canvas.known[0, :, 0, 0, 0].tolist() == [True, True, False, True, False]
     assert not canvas.frames[0, [2, 4]].any(), "what lay in the missing places is gone"
@@ -316,9 +373,203 @@ def test_what_a_window_made_the_next_one_sees(tiny, model):
     once = layout_of(given, range(4, 12), 12)
     list(fill(model, once, request(tiny)))
     noise = NoiseSource((3,), 1)
-    canvas = window_canvas(once.spool, once.timeline, Window((4, 5, 6, 7), (8, 9, 10, 11)))
+    canvas = window_canvas(once, Window((4, 5, 6, 7), (8, 9, 10, 11)))
     *_, last = fill_canvas(model, canvas, request(tiny), noise)
     np.testing.assert_array_equal(to_pixels(last.z[0])[4:], np.stack([once.spool.get(place) for place in range(8, 12)]))
+
+
+# --- edits: frames as a guide
+
+
+GUIDE = torch.sin(torch.arange(16) / 3 + torch.arange(8)[:, None, None, None] * 0.4).expand(1, 8, 3, 16, 16)
+
+
+def guided(start: torch.Tensor | float, guide: torch.Tensor = GUIDE) -> Canvas:
+    known = torch.zeros(len(guide), 8, 1, 16, 16, dtype=torch.bool)
+    return Canvas(guide, known, torch.arange(8).expand(len(guide), -1), start=torch.ones(known.shape) * start)
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_where_nothing_is_to_change_nothing_does(tiny, model, sampler):
+    start = torch.zeros(1, 8, 1, 16, 16)
+    start[:, 2:, :, 4:9] = 0.8
+    start[:, 2:, :, 9:12] = 0.3
+    z = answer(model, guided(start), request(tiny, sampler=sampler), (1,))
+    assert torch.equal(z[:, :, :, :4], GUIDE[:, :, :, :4])
+    assert torch.equal(z[:, :2], GUIDE[:, :2])
+    assert (z - GUIDE)[:, 2:, :, 4:9].abs().mean() > 1e-3
+    assert (z - GUIDE)[:, 2:, :, 9:12].abs().mean() > 1e-3
+    assert z.isfinite().all()
+
+
+def test_a_start_of_0_is_the_guide_and_of_1_ignores_it(tiny, model):
+    settings = request(tiny)
+    assert torch.equal(answer(model, guided(0.0), settings, (1,)), GUIDE)
+    made = answer(model, guided(1.0), settings, (1,))
+    assert torch.equal(made, answer(model, guided(1.0, -GUIDE), settings, (1,)))
+    assert torch.equal(made, answer(model, replace(guided(1.0), start=None), settings, (1,)))
+
+
+@pytest.mark.parametrize("walk", ["log_snr", "karras", "uniform_t", "quadratic_t"])
+def test_a_stronger_edit_begins_at_a_higher_level_and_ends_farther_away(tiny, model, walk):
+    settings, shares = request(tiny, walk=walk, steps=6), (1e-6, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
+    first = [make_levels(model, settings, share).levels[0] for share in shares]
+    assert first == sorted(first)
+    assert first[0] == pytest.approx(model.bundle.levels.min / model.bundle.spread.unknown, rel=1e-4)
+    assert first[-1] == pytest.approx(model.bundle.levels.max_ratio)
+    assert first[3] * first[4] == pytest.approx(first[0] * first[-1], rel=1e-4), "a straight line in log s"
+    away = [float((answer(model, guided(share), settings, (1,)) - GUIDE).square().mean()) for share in shares]
+    assert away == sorted(away)
+
+
+def test_parts_of_the_same_strength_are_edited_as_the_whole(tiny, model):
+    """A start for every pixel is the start for all, if all are alike; and a pixel waits for its level."""
+    settings = request(tiny, steps=5)
+    levels = make_levels(model, settings).levels
+    half = math.log(levels[2] / levels[-2]) / math.log(levels[0] / levels[-2])  # the share of the third level
+    start = torch.full((1, 8, 1, 16, 16), half)
+    start[:, 0, 0, 0, 0] = 1.0  # one pixel makes the walk begin at its top
+    z = answer(model, guided(start), settings, (1,))
+    part = answer(model, guided(half), request(tiny, steps=3), (1,))
+    assert (z - part)[:, 1:].abs().mean() < 0.05 < (part - GUIDE).abs().mean()
+
+
+class Exact:
+    """Stands where the network stands, and answers what an exact one would: the mixture of two numbers a pixel."""
+
+    def __init__(self, denoise) -> None:
+        self.denoise = denoise
+
+    def bind(self, canvas: Canvas, g) -> object:
+        return lambda z, s: self.denoise(z.flatten(1), s).view_as(z)
+
+
+def test_with_an_exact_network_stronger_edits_are_likelier_and_farther_from_the_guide(tiny, shared):
+    """Meng et al. 2022, figure 3, on the 16 numbers of a mixture: realism and faithfulness trade places."""
+    data = dict(np.load(shared / "vectors" / "ode" / "gmm16.npz"))
+    model = replace(open_model(request(tiny)), denoiser=Exact(mixture(data)))
+    settings = request(tiny, steps=20, sampler="dpm3")
+    density = log_density(data)
+    n = 256
+    rng = torch.Generator().manual_seed(0)
+    guide = torch.from_numpy(data["data"][:n]).float() + 0.5 * torch.randn(n, 16, generator=rng)
+    canvas = Canvas(
+        guide.reshape(n, 1, 1, 4, 4), torch.zeros(n, 1, 1, 4, 4, dtype=torch.bool), torch.zeros(n, 1).long()
+    )
+    likely, away = [], []
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        z = answer(model, replace(canvas, start=torch.full((n, 1, 1, 4, 4), share)), settings, range(n)).flatten(1)
+        likely.append(float(density(z.double()).mean()))
+        away.append(float((z - guide).square().mean().sqrt()))
+    assert likely[:4] == sorted(likely[:4])
+    assert min(likely[3:]) > np.mean(data["data_logp"]) - 1, "as likely as the data themselves"
+    assert away == sorted(away)
+    assert away[0] == 0
+
+
+def log_density(data):
+    """log p of the mixture's own data, [n d] -> [n]."""
+    weights, means, covs = (torch.from_numpy(data[key]) for key in ("weights", "means", "covs"))
+    parts = torch.distributions.MultivariateNormal(means, covs)
+    return lambda x: (parts.log_prob(x[:, None]) + weights.log()).logsumexp(1)
+
+
+@pytest.mark.parametrize("kind", ["start", "coded", "other"])
+def test_an_edit_of_a_clip_leaves_what_it_is_told_to_leave(tiny, model, kind):
+    given = pictures(28)
+    layout = edited(given, 14, kind, lambda place: 0.0 if place in (0, 5, 13) else 0.6)
+    list(fill(model, layout, request(tiny)))
+    for place in range(14):
+        same = np.array_equal(layout.spool.get(place), given[place])
+        assert same == (place in (0, 5, 13)), place
+
+
+def test_an_edit_of_strength_0_asks_nothing_and_changes_nothing(tiny, model):
+    given = pictures(14)
+    for kind in ("start", "coded"):
+        layout = edited(given, 14, kind, 0.0)
+        with Counted(model) as asked:
+            assert all(event.total == 0 for event in fill(model, layout, request(tiny)))
+        assert asked.n == 0
+        for place, frame in given.items():
+            np.testing.assert_array_equal(layout.spool.get(place), frame)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm3", "heun"])
+def test_the_code_of_a_clip_gives_the_clip_back(tiny, model, sampler):
+    errors = []
+    for steps in (6, 24):
+        settings = request(tiny, sampler=sampler, steps=steps)
+        canvas = replace(guided(1.0), start=None)
+        *_, last = code(model, canvas, GUIDE, settings)
+        again = answer(model, replace(canvas, noise=last.z), settings, (1,))
+        errors.append(float((again - GUIDE).square().mean().sqrt()))
+    assert errors[1] < 0.6 * errors[0]
+    assert errors[1] < 0.1
+
+
+def test_a_turned_code_goes_from_one_clip_to_the_other(tiny, model):
+    """At weight 1 the result is the other clip, as nearly as steps allow; in between it is neither."""
+    smooth = {i: to_pixels(GUIDE[:, i % 8])[0] for i in range(8)}
+    smooth |= {8 + i: 255 - frame for i, frame in smooth.items()}
+    made = {}
+    for amount in (0.02, 0.5, 1.0):
+        layout = edited(smooth, 8, "other", amount)
+        list(fill(model, layout, request(tiny, steps=16, sampler="dpm3")))
+        made[amount] = np.stack([layout.spool.get(i) for i in range(8)]).astype(float)
+    first, second = (np.stack([smooth[i + k] for i in range(8)]) for k in (0, 8))
+    assert np.abs(made[0.02] - first).mean() < 8
+    assert np.abs(made[1.0] - second).mean() < 8
+    assert min(np.abs(made[0.5] - clip).mean() for clip in (first, second)) > 8
+
+
+# --- stopping
+
+
+class Asked:
+    """A denoiser that counts how often any answer of it is begun."""
+
+    def __init__(self, denoiser) -> None:
+        self.denoiser, self.n = denoiser, 0
+
+    def bind(self, canvas: Canvas, g):
+        denoise = self.denoiser.bind(canvas, g)
+
+        def counting(z, s):
+            self.n += 1
+            return denoise(z, s)
+
+        return counting
+
+
+CONDITIONED = [{}, {"guidance": 2.0}, {"conditioning": "repaint"}, {"conditioning": "reconstruction"}]
+
+
+@pytest.mark.parametrize("more", CONDITIONED, ids=str)
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_once_cancelled_the_network_is_not_asked_again(tiny, model, sampler, more):
+    """The flag rises while the network works: that answer is the last."""
+    if more == {"conditioning": "repaint"} and SAMPLERS[sampler].replan is not as_planned:
+        pytest.skip("refused: this sampler has jumps of its own")
+    if (sampler, more) == ("genie", {"conditioning": "reconstruction"}):
+        pytest.skip("refused: a gradient has no forward derivative here")
+    canvas, settings = one_of(some_canvas(), 1), request(tiny, sampler=sampler, **more)
+    for after in (1, 2, 3):
+        asked = Asked(model.denoiser)
+        run = fill_canvas(replace(model, denoiser=asked), canvas, settings, NoiseSource((1,)), lambda: asked.n >= after)  # noqa: B023
+        with pytest.raises(Cancelled):
+            list(run)
+        assert asked.n == after
+
+
+@pytest.mark.parametrize("kind", [None, "start", "coded", "other"])
+def test_every_way_of_filling_a_clip_can_be_cancelled(tiny, model, kind):
+    for after in (1, 4, 6, 9, 11):
+        layout = layout_of(pictures(4), range(4, 24), 24) if kind is None else edited(pictures(28), 14, kind)
+        asked = Asked(model.denoiser)
+        with pytest.raises(Cancelled):
+            list(fill(replace(model, denoiser=asked), layout, request(tiny), cancelled=lambda: asked.n >= after))  # noqa: B023
+        assert asked.n == after
 
 
 def test_closing_stops_between_steps(tiny, model):

@@ -1,6 +1,7 @@
 """A request becomes a file that holds what was known bit for bit, or there is no file and a reason."""
 
 import errno
+import itertools
 import json
 import os
 import subprocess
@@ -12,9 +13,23 @@ import pytest
 import torch
 
 from videodiff import pipeline, service, video
+from videodiff.denoiser import Cancelled
 from videodiff.errors import CheckpointError, LimitExceeded, OutOfResources, UnreadableInput, UserError
 from videodiff.events import Note, Progress, Saved
-from videodiff.settings import Demo, Evaluate, Generate, Infill, Interpolate, Predict, Train
+from videodiff.settings import (
+    TASKS,
+    Demo,
+    Edit,
+    Evaluate,
+    Generate,
+    Infill,
+    Interpolate,
+    Loop,
+    Morph,
+    Predict,
+    Train,
+    Vary,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +124,68 @@ def test_outpainting_keeps_the_picture(quick):
     assert made[:, :4].any()
 
 
+def test_a_loop_keeps_the_clip_and_adds_to_its_end(quick):
+    frames = make_clip("clip.mkv", 7)
+    list(service.run(Loop(input="clip.mkv", frames=5, output="out.mkv", **quick)))
+    made = result()
+    assert len(made) == 12
+    np.testing.assert_array_equal(made[:7], frames)
+    assert len(np.unique(made.reshape(12, -1), axis=0)) == 12
+
+
+def test_an_edit_of_strength_0_is_the_clip_bit_for_bit(quick):
+    frames = make_clip("clip.mkv", 13)
+    list(service.run(Edit(input="clip.mkv", strength=0, output="out.mkv", **quick)))
+    np.testing.assert_array_equal(result(), frames)
+    list(service.run(Edit(input="clip.mkv", strength=0.5, output="half.mkv", **quick)))
+    assert ((result("half.mkv") != frames).reshape(13, -1).mean(1) > 0.5).all()
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_an_edit_leaves_what_is_black_in_the_mask_and_changes_the_rest_by_its_share(quick, moving):
+    frames = make_clip("clip.mkv", 12)
+    mask = np.zeros((12 if moving else 1, 16, 16, 3), np.uint8)
+    for i in range(len(mask)):
+        mask[i, 2:14, i % 4 : i % 4 + 5] = 255
+        mask[i, 2:14, i % 4 + 5 : i % 4 + 10] = 20
+    video.write("mask.mkv", mask, 8)
+    list(service.run(Edit(input="clip.mkv", strength=0.9, mask="mask.mkv", output="out.mkv", **{**quick, "steps": 6})))
+    change = np.abs(result().astype(int) - frames)
+    white, grey, black = (np.broadcast_to(mask == level, frames.shape) for level in (255, 20, 0))
+    assert not change[black].any()
+    assert 0 < change[grey].mean() < change[white].mean()
+
+
+def test_a_guide_takes_the_place_of_the_clip_under_the_mask(quick):
+    frames, painted = make_clip("clip.mkv", 6), make_clip("painted.mkv", 9)
+    mask = np.zeros((1, 16, 16, 3), np.uint8)
+    mask[:, 4:12, 4:12] = 255
+    video.write("mask.mkv", mask, 8)
+    request = Edit(input="clip.mkv", guide="painted.mkv", mask="mask.mkv", strength=0, output="out.mkv", **quick)
+    list(service.run(request))
+    np.testing.assert_array_equal(result(), np.where(mask > 0, painted[:6], frames))
+
+
+def test_a_variation_of_amount_0_is_the_clip_and_more_is_farther_away(quick):
+    frames = make_clip("clip.mkv", 10)
+    away = []
+    for amount in (0.0, 0.3, 1.0):
+        again = {**quick, "steps": 8, "overwrite": True}
+        list(service.run(Vary(input="clip.mkv", amount=amount, output="out.mkv", **again)))
+        away.append(np.abs(result().astype(int) - frames).mean())
+    assert away[0] == 0
+    assert away == sorted(away)
+
+
+def test_a_morph_begins_as_one_clip_and_ends_as_the_other(quick):
+    first, second = make_clip("a.mkv", 11), make_clip("b.mkv", 13)
+    list(service.run(Morph(input="a.mkv", to="b.mkv", output="out.mkv", **{**quick, "steps": 6})))
+    made = result()
+    assert len(made) == 11
+    np.testing.assert_array_equal(made[0], first[0])
+    np.testing.assert_array_equal(made[-1], second[10])
+
+
 def test_generate_makes_frames_of_the_size_asked_for(quick):
     list(service.run(Generate(frames=11, width=24, height=16, fps=12.5, output="out.mkv", **quick)))
     assert result().shape == (11, 16, 24, 3)
@@ -158,6 +235,10 @@ def test_a_drawn_seed_is_recorded(quick):
         lambda quick: Interpolate(input="clip.mkv", **quick),
         lambda quick: Infill(input="clip.mkv", missing="2", **quick),
         lambda quick: Generate(**quick),
+        lambda quick: Loop(input="clip.mkv", **quick),
+        lambda quick: Edit(input="clip.mkv", **quick),
+        lambda quick: Vary(input="clip.mkv", **quick),
+        lambda quick: Morph(input="clip.mkv", to="clip.mkv", **quick),
         lambda quick: Demo(**quick),
         lambda quick: Train(out="run", steps=3),
         lambda quick: Evaluate(data=(".",), **quick),
@@ -410,6 +491,53 @@ def test_closing_leaves_nothing_behind(quick, events):
         next(running)
     running.close()
     assert files() == ["clip.mkv"]
+
+
+ASKED = {
+    "predict": {"frames": 9},
+    "interpolate": {},
+    "infill": {"missing": "2:5"},
+    "loop": {},
+    "edit": {},
+    "vary": {},
+    "morph": {"to": "clip.mkv"},
+    "generate": {},
+}
+
+
+def flag(after: int):
+    """Says yes when asked for the time after so many: the user has pressed stop."""
+    times = itertools.count()
+    return lambda: next(times) >= after
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("after", [0, 1, 4])
+def test_a_cancelled_task_leaves_nothing(quick, task, after):
+    if task != "generate":
+        make_clip("clip.mkv", 12)
+    before = files()
+    more = {**ASKED[task], **({} if task == "generate" else {"input": "clip.mkv"}), **quick, "steps": 6}
+    with pytest.raises(Cancelled):
+        list(service.run(TASKS[task](**more), cancelled=flag(after)))
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda quick: Edit(input="in", output="out", **quick),
+        lambda quick: Demo(**quick),
+        lambda quick: Evaluate(data=("in",), report="report.json", **quick),
+        lambda quick: Train(out="run", steps=3, batch=1, device="cpu"),
+    ],
+)
+def test_all_that_takes_long_can_be_cancelled(quick, request_of):
+    Path("in").mkdir()
+    make_clip("in/a.mkv", 16)
+    with pytest.raises(Cancelled):
+        list(service.run(request_of(quick), cancelled=flag(2)))
+    assert [name for name in files() if name.endswith((".mp4", "report.json", ".png", ".tmp"))] == []
 
 
 # --- bounded memory

@@ -35,7 +35,7 @@ from videodiff.metrics import motion, psnr, ssim
 from videodiff.metrics.interval import bootstrap
 from videodiff.metrics.pixels import grey
 from videodiff.noise import NoiseSource
-from videodiff.pipeline import Model, fill_canvas, open_model, to_pixels
+from videodiff.pipeline import Model, fill_canvas, never, open_model, to_pixels
 from videodiff.planner import windows
 from videodiff.settings import Evaluate
 from videodiff.types import Canvas
@@ -172,7 +172,7 @@ PROTOCOLS = {
 # The story
 
 
-def evaluate(settings: Evaluate) -> Generator[Event, None, dict[str, Any]]:
+def evaluate(settings: Evaluate, cancelled: Callable[[], bool] = never) -> Generator[Event, None, dict[str, Any]]:
     """Measure a checkpoint; returns the report. Close it to stop: then nothing is written but finished sheets."""
     # What is missing is said before the work is done, not after.
     ssim.check()
@@ -213,7 +213,7 @@ def evaluate(settings: Evaluate) -> Generator[Event, None, dict[str, Any]]:
             for task, question in protocol.questions.items() if cut else ():
                 asked = np.stack(cut)[:, : question.length]
                 samples = yield from collect(
-                    answer(model, *canvases(asked, settings, name, clip), question, settings),
+                    answer(model, *canvases(asked, settings, name, clip), question, settings, cancelled),
                     Progress(done, total, "clips"),
                 )
                 for frames, some in zip(asked, np.split(samples, len(asked)), strict=True):
@@ -281,7 +281,12 @@ def canvases(asked: np.ndarray, settings: Evaluate, name: str, clip: str) -> tup
 
 
 def answer(
-    model: Model, frames: np.ndarray, seeds: Sequence[int], question: Question, settings: Evaluate
+    model: Model,
+    frames: np.ndarray,
+    seeds: Sequence[int],
+    question: Question,
+    settings: Evaluate,
+    cancelled: Callable[[], bool] = never,
 ) -> Iterator[np.ndarray]:
     """The wanted frames, uint8 [n wanted h w c], of windows [n t h w c] with a seed for each; BATCH at a time."""
     size = model.shape(settings.window).window
@@ -298,7 +303,7 @@ def answer(
                 known[None, :, None, None, None].expand(len(part), -1, 1, *part.shape[3:]),
                 torch.tensor(places)[None].expand(len(part), -1) - places[0],
             )
-            *_, last = fill_canvas(model, canvas, settings, NoiseSource(some, number))
+            *_, last = fill_canvas(model, canvas, settings, NoiseSource(some, number), cancelled)
             for b, z in enumerate(last.z):
                 filled[b, window.new] = to_pixels(z)[[places.index(place) for place in window.new]]
         yield filled[:, question.wanted]

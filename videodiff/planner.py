@@ -22,6 +22,7 @@ class Timeline:
     given:  places of whole known frames. wanted: places to fill, in the order of filling.
     hole:   which pixels of a wanted frame are wanted, bool [h w] by place; None: all of them.
     shown:  the places that make up the result, in order.
+    context: how many frames on one side of new ones a window looks at, at least; None: half a window.
     """
 
     given: Sequence[int]
@@ -29,6 +30,7 @@ class Timeline:
     shown: Sequence[int]
     fps: Fraction
     hole: Callable[[int], np.ndarray] | None = None
+    context: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,20 @@ class Window:
     new: tuple[int, ...]
 
 
-def windows(given: Sequence[int], wanted: Sequence[int], size: int) -> Iterator[Window]:
+def windows(given: Sequence[int], wanted: Sequence[int], size: int, context: int | None = None) -> Iterator[Window]:
     """Windows of at most `size` frames that fill `wanted` in its order.
 
-    Each takes as many wanted frames as leave room for every known frame among them and for context: half the window
-    where known frames lie on one side only, MARGIN frames on either side of a hole (one, in windows too small for
-    that). Room that is left goes to the nearest known frames.
+    Each takes as many wanted frames as leave room for every known frame among them and for context: `context` frames,
+    or half the window, where known frames lie on one side only, MARGIN frames on either side of a hole (one, in windows
+    too small for that). Room that is left goes to the nearest known frames.
     """
     assert size >= 3, size  # one on each side of a new one
+    context = size // 2 if context is None else min(context, size // 2)
     done, position = sorted(given), 0
     while position < len(wanted):
         fitting: Window | None = None
         for n in range(1, len(wanted) - position + 1):
-            window = _window(done, sorted(wanted[position : position + n]), size)
+            window = _window(done, sorted(wanted[position : position + n]), size, context)
             if window is None:
                 break
             fitting = window
@@ -62,11 +65,11 @@ def windows(given: Sequence[int], wanted: Sequence[int], size: int) -> Iterator[
         position += len(fitting.new)
 
 
-def _window(done: list[int], new: list[int], size: int) -> Window | None:
+def _window(done: list[int], new: list[int], size: int, context: int) -> Window | None:
     """The window that fills `new`, or None if it would be larger than `size`."""
     first, last = bisect_left(done, new[0]), bisect_right(done, new[-1])
     before, after = first, len(done) - last
-    least = min(MARGIN, (size - 1) // 2) if before and after else size // 2
+    least = min(MARGIN, (size - 1) // 2) if before and after else context
     back, ahead = min(before, least), min(after, least)
     room = size - len(new) - (last - first) - back - ahead
     if room < 0:

@@ -4,7 +4,8 @@ import errno
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +13,56 @@ import torch
 
 from videodiff import __version__, video
 from videodiff.datasets.moving_layers import MovingLayers
+from videodiff.denoiser import Cancelled
 from videodiff.errors import OutOfResources, UserError
 from videodiff.events import Event, Note, Saved
 from videodiff.files import replace_file
 from videodiff.noise import NoiseSource
-from videodiff.pipeline import Model, check_memory, fill, fill_canvas, open_model, to_pixels, window_canvas
-from videodiff.planner import windows
-from videodiff.settings import Demo, Evaluate, Predict, Sampling, Settings, Task, Train
+from videodiff.pipeline import (
+    Model,
+    check_memory,
+    cost,
+    cut,
+    fill,
+    fill_canvas,
+    never,
+    open_model,
+    to_pixels,
+    window_canvas,
+)
+from videodiff.settings import Bpd, Demo, Evaluate, Predict, Sampling, Settings, Task, Train
 from videodiff.tasks import TASKS
 from videodiff.tasks.layout import Layout
 
 
-def run(settings: Settings, previews: bool = False, dry: bool = False) -> Iterator[Event]:
-    """The events of a request. Close the iterator to stop; what is not complete is then not there."""
+def run(
+    settings: Settings, previews: bool = False, dry: bool = False, cancelled: Callable[[], bool] = never
+) -> Iterator[Event]:
+    """The events of a request. Close the iterator to stop between two of them; what is not complete is then not there.
+
+    `cancelled` is asked before every evaluation of the network, and between the steps of a training run; once it says
+    yes, `denoiser.Cancelled` is raised, and nothing partial is left either. It may look at a flag of another thread.
+    """
     try:
         if isinstance(settings, Task):
-            yield from _render(settings, previews, dry)
+            yield from _render(settings, previews, dry, cancelled)
         elif dry:
             yield outline(settings)
         elif isinstance(settings, Train):
-            yield from _train(settings)
+            for event in _train(settings):
+                yield event
+                if cancelled():
+                    raise Cancelled
         elif isinstance(settings, Evaluate):
             from videodiff.evaluate import evaluate
 
-            yield from evaluate(settings)
+            yield from evaluate(settings, cancelled)
+        elif isinstance(settings, Bpd):
+            from videodiff.bpd import bpd
+
+            yield from bpd(settings, _each_clip(settings), cancelled)
         elif isinstance(settings, Demo):
-            yield from _demo(settings, previews)
+            yield from _demo(settings, previews, cancelled)
         else:
             raise AssertionError(type(settings))
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -59,10 +84,10 @@ OUT_OF_MEMORY = "memory ran out; lower --size, --window or --average, or set --p
 # Clips
 
 
-def _render(settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
+def _render(settings: Task, previews: bool, dry: bool, cancelled: Callable[[], bool]) -> Iterator[Event]:
     clips = None if settings.source is None else clips_in(settings.source)
     if clips is None:
-        yield from _render_one(open_model(settings), settings, previews, dry)
+        yield from _render_one(open_model(settings), settings, previews, dry, cancelled)
         return
     if settings.output is not None and settings.output.suffix:
         raise UserError(f"{settings.source} holds several clips; --output must then be a folder, not {settings.output}")
@@ -75,7 +100,7 @@ def _render(settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
         output = (settings.output or Path()) / _result_of(name, settings)
         one = settings.model_copy(update={"input": clip, "output": output})
         try:
-            yield from _render_one(model, one, previews, dry)
+            yield from _render_one(model, one, previews, dry, cancelled)
         except OutOfResources:
             raise
         except UserError as error:
@@ -86,10 +111,12 @@ def _render(settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
         raise type(last)(f"none of the {len(clips)} clips in {settings.source} could be done; the last: {last}")
 
 
-def _render_one(model: Model, settings: Task, previews: bool, dry: bool) -> Iterator[Event]:
+def _render_one(
+    model: Model, settings: Task, previews: bool, dry: bool, cancelled: Callable[[], bool]
+) -> Iterator[Event]:
     output = settings.output or default_output(settings)
-    for read in (settings.source, getattr(settings, "to", None), getattr(settings, "mask", None)):
-        if read is not None and read.exists() and output.exists() and output.samefile(read):
+    for read in settings.reads:
+        if read.exists() and output.exists() and output.samefile(read):
             raise UserError(f"{output} is read by this request, and would be lost; choose another --output")
     sheet = output.with_name(f"{output.stem}.sheet.png")
     for beside in (output.with_name(f"{output.name}.json"), *([sheet] if settings.sheet else [])):
@@ -104,7 +131,7 @@ def _render_one(model: Model, settings: Task, previews: bool, dry: bool) -> Iter
             yield estimate(model, layout, settings, output)
             return
         with writer:  # refuses before the work is done
-            yield from fill(model, layout, settings, previews)
+            yield from fill(model, layout, settings, previews, cancelled)
             for place in layout.timeline.shown:
                 writer.add(spool.get(place))
         video.write_sidecar(output, about)
@@ -122,6 +149,11 @@ def clips_in(path: Path) -> list[Path] | None:
         return None
     films = sorted(f for f in path.iterdir() if f.suffix.lower() in (*video.VIDEO, ".gif", ".webp") and f.is_file())
     return films or None
+
+
+def _each_clip(settings: Bpd) -> list[Path]:
+    """The clips named, and those in the folders named."""
+    return [clip for given in settings.input for clip in clips_in(given) or [given]]
 
 
 def default_output(settings: Task) -> Path:
@@ -159,12 +191,13 @@ def describe(model: Model, layout: Layout, settings: Task) -> dict:
 def estimate(model: Model, layout: Layout, settings: Task, output: Path) -> Note:
     """What a run would do and take, from one timed evaluation of its first window."""
     timeline = layout.timeline
-    plan = list(windows(timeline.given, timeline.wanted, model.shape(settings.window).window))
-    canvas = window_canvas(layout.spool, timeline, plan[0])
+    plan = list(cut(model, layout, settings))
+    total = sum(cost(model, layout, settings, window) for window in plan)
+    canvas = replace(window_canvas(layout, plan[0]), start=None)
     began = time.perf_counter()
-    for _ in fill_canvas(model, canvas, settings.model_copy(update={"steps": 1}), NoiseSource((0,))):
+    for _ in fill_canvas(model, canvas, settings.model_copy(update={"steps": 1, "sampler": "ddim"}), NoiseSource((0,))):
         pass
-    seconds = (time.perf_counter() - began) * len(plan) * settings.steps * settings.average
+    seconds = (time.perf_counter() - began) * total * settings.average
     height, width, _ = layout.spool.shape
     data = {
         "output": str(output),
@@ -173,13 +206,13 @@ def estimate(model: Model, layout: Layout, settings: Task, output: Path) -> Note
         "width": width,
         "height": height,
         "windows": len(plan),
-        "evaluations": len(plan) * settings.steps * settings.average,
+        "evaluations": total * settings.average,
         "seconds": round(seconds, 1),
         "device": model.device.type,
     }
     return Note(
         f"would write {output}: {data['frames']} frames of {width}x{height}, {data['new_frames']} of them new, in "
-        f"{data['windows']} windows x {settings.steps} steps, about {seconds:.0f} s on {model.device.type}",
+        f"{data['windows']} windows, {data['evaluations']} evaluations, about {seconds:.0f} s on {model.device.type}",
         data,
     )
 
@@ -200,6 +233,9 @@ def outline(settings: Settings) -> Note:
             f"ask {len(protocol.questions)} questions of each window of {sum(map(len, sets.values()))} clips in "
             f"{len(sets)} sets, {settings.samples} samples of {settings.steps} steps each"
         )
+    elif isinstance(settings, Bpd):
+        clips = len(_each_clip(settings))
+        text = f"count the bits of {clips} clips by {settings.method}, {settings.steps} noise levels each"
     else:
         text = "write demo.context.mkv, demo.mp4 and demo.png: 8 frames, and 8 more that continue them"
     return Note(f"would {text}", settings.as_json())
@@ -217,7 +253,7 @@ def _write_sheet(path: Path, layout: Layout, most: int = 64) -> None:
 # Demo and training
 
 
-def _demo(settings: Demo, previews: bool) -> Iterator[Event]:
+def _demo(settings: Demo, previews: bool, cancelled: Callable[[], bool]) -> Iterator[Event]:
     """Render a clip, continue its first half, and lay truth and result side by side."""
     context, clip, sheet = Path("demo.context.mkv"), Path("demo.mp4"), Path("demo.png")
     for path in (context, clip, sheet):
@@ -230,7 +266,7 @@ def _demo(settings: Demo, previews: bool) -> Iterator[Event]:
     truth = to_pixels(MovingLayers().batch(generator, 1, 16, (64, 64))[0][0])
     video.write(context, truth[:8], fps=8, overwrite=settings.overwrite)
     try:
-        yield from _render_one(model, request, previews, dry=False)
+        yield from _render_one(model, request, previews, False, cancelled)
     except BaseException:  # a demo that was stopped leaves nothing in the way of the next
         context.unlink(missing_ok=True)
         raise

@@ -59,6 +59,7 @@ SamplerName = Literal[
     "dpm_adaptive",
 ]
 WalkName = Literal["log_snr", "karras", "uniform_t", "quadratic_t"]
+ConditioningName = Literal["concat", "clamp", "replace", "repaint", "reconstruction"]
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionName = Literal["auto", "sdpa", "xformers", "math"]
@@ -92,9 +93,21 @@ class Sampling(Settings):
     guidance: float = Field(
         1.0, ge=0, le=20, description="Weight of the given frames against none (classifier-free); 1 is off."
     )
-    conditioning: Literal["concat", "replace", "clamp"] = Field(
-        "concat", description="How the given pixels are shown to the network; the shipped ones are trained for concat."
+    guidance_rescale: float = Field(
+        0.0, ge=0, le=1, description="With --guidance: how far its rise in contrast is taken back, 0 to 1."
     )
+    guidance_interval: tuple[float, float] | None = Field(
+        None, description="With --guidance: only at noise levels between these two, such as 0.3 5."
+    )
+    threshold: float | None = Field(
+        None, gt=0, le=100, description="Scale answers back into range at this percentile, such as 99.5 (dynamic)."
+    )
+    conditioning: ConditioningName = Field(
+        "concat",
+        description="How the given pixels are shown to the network; the shipped ones are trained for concat, the "
+        "others make do with a network that knows nothing.",
+    )
+    repaint_times: int = Field(10, ge=2, le=100, description="With --conditioning repaint: how often a step is taken.")
     average: int = Field(
         1, ge=1, le=64, description="Average this many samples: closer to the truth on average, less lively."
     )
@@ -111,6 +124,25 @@ class Sampling(Settings):
         if self.seed is None:
             object.__setattr__(self, "seed", random.SystemRandom().randrange(2**31))
         return self
+
+    @model_validator(mode="after")
+    def _all_is_honoured(self) -> Self:
+        if self.guidance != 1 and self.conditioning != "concat":
+            raise ValueError(f"--guidance needs --conditioning concat; {self.conditioning!r} has no two answers to mix")
+        if self.guidance == 1 and (asked := self._asked("guidance_rescale", "guidance_interval")):
+            raise ValueError(f"{asked} means nothing without --guidance; give --guidance 2, or leave it out")
+        if self.guidance_interval is not None and not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError("--guidance-interval takes two noise levels, the lower one first, such as 0.3 5")
+        if self.conditioning != "repaint" and (asked := self._asked("repaint_times")):
+            raise ValueError(f"{asked} means nothing without --conditioning repaint; leave it out")
+        return self
+
+    def _asked(self, *names: str) -> str:
+        """Those of these options that differ from their defaults, in words."""
+        fields = type(self).model_fields
+        return " and ".join(
+            f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != fields[name].default
+        )
 
 
 class Reading(Settings):
@@ -145,6 +177,11 @@ class Task(Sampling, Writing):
         """What is read; None where a clip is made from nothing."""
         return getattr(self, "input", None)
 
+    @property
+    def reads(self) -> list[Path]:
+        """All files that are read."""
+        return [path for name in ("input", "to", "mask", "guide") if (path := getattr(self, name, None)) is not None]
+
 
 class Predict(Task, Reading):
     """Continue a clip, or say what came before it."""
@@ -169,11 +206,9 @@ class Interpolate(Task, Reading):
 
     @model_validator(mode="after")
     def _one_way_of_asking(self) -> Self:
-        unused = {"factor", "slow"} if self.to is not None else {"frames"}
-        asked = [f"--{name}" for name in sorted(unused) if getattr(self, name) != type(self).model_fields[name].default]
-        if asked:
+        if asked := self._asked(*(("factor", "slow") if self.to is not None else ("frames",))):
             where = "between two inputs (--to)" if self.to is not None else "within one clip"
-            raise ValueError(f"{' and '.join(asked)} means nothing {where}; leave it out")
+            raise ValueError(f"{asked} means nothing {where}; leave it out")
         return self
 
 
@@ -191,6 +226,65 @@ class Infill(Task, Reading):
         if not (self.missing or self.mask or self.canvas):
             raise ValueError("nothing to fill: give --missing 10:20, --mask mask.png or --canvas 96x64")
         return self
+
+
+class Redraw(Task, Reading):
+    """A request whose frames are all a guide and none of them known."""
+
+    @model_validator(mode="after")
+    def _knows_nothing(self) -> Self:
+        if asked := self._asked("guidance", "conditioning"):
+            raise ValueError(f"{asked} means nothing for {self.kind}, where no frame is known; leave it out")
+        return self
+
+
+class Edit(Redraw):
+    """Redraw a clip, all of it or a part: cover it with noise, and let the network clear it."""
+
+    kind: Literal["edit"] = "edit"
+    input: Path = Field(description="A clip, a picture, a folder of pictures, or a folder of clips (each is done).")
+    strength: float = Field(0.5, ge=0, le=1, description="How much is redrawn: 0 nothing, 1 all, whatever was there.")
+    mask: Path | None = Field(
+        None, description="Where: a picture or a clip; white takes the whole strength, grey its share, black nothing."
+    )
+    guide: Path | None = Field(
+        None, description="With --mask: a clip to begin from where the mask is not black, such as one painted over."
+    )
+
+    @model_validator(mode="after")
+    def _the_guide_has_a_place(self) -> Self:
+        if self.guide is not None and self.mask is None:
+            raise ValueError("--guide needs --mask, which says where; to redraw all of the guide, give it as the input")
+        return self
+
+
+class Vary(Redraw):
+    """Make variations of a clip: turn the noise it comes from towards other noise."""
+
+    kind: Literal["vary"] = "vary"
+    input: Path = Field(description="A clip, a picture, a folder of pictures, or a folder of clips (each is done).")
+    amount: float = Field(0.3, ge=0, le=1, description="How far: 0 gives the clip, 1 one that has nothing of it.")
+    steps: int = Field(16, ge=1, le=1000, description="Levels of noise on the way up and again on the way down.")
+
+
+class Morph(Redraw):
+    """Go from one clip to another: frame by frame through the noise both come from."""
+
+    kind: Literal["morph"] = "morph"
+    input: Path = Field(description="The clip it begins as; a single picture is held.")
+    to: Path = Field(description="The clip it ends as, likewise.")
+    frames: int | None = Field(
+        None, ge=3, le=100_000, description="Frames of the result; those of the shorter clip if not given."
+    )
+    steps: int = Field(16, ge=1, le=1000, description="Levels of noise on the way up and again on the way down.")
+
+
+class Loop(Task, Reading):
+    """Make a clip repeat without a seam: fill in frames between its end and its beginning."""
+
+    kind: Literal["loop"] = "loop"
+    input: Path = Field(description="A clip, a folder of pictures, or a folder of clips (each is done).")
+    frames: int = Field(8, ge=1, le=1000, description="New frames, after the last one.")
 
 
 class Generate(Task):
@@ -225,7 +319,35 @@ class Evaluate(Sampling):
     overwrite: bool = Field(False, description="Replace an existing report and sheets.")
 
 
-TASKS: dict[str, type[Task]] = {"predict": Predict, "interpolate": Interpolate, "infill": Infill, "generate": Generate}
+class Bpd(Reading):
+    """Measure how many bits per dimension clips take under a checkpoint, made from nothing."""
+
+    kind: Literal["bpd"] = "bpd"
+    input: tuple[Path, ...] = Field(min_length=1, description="Clips, or folders of clips.")
+    checkpoint: str = Field("motion", description="A shipped checkpoint, or the folder of one.")
+    frames: int | None = Field(
+        None, ge=1, le=256, description="Frames of each clip, from its start; as many as the network was trained on."
+    )
+    method: Literal["ode", "vlb", "both"] = Field(
+        "both", description="ode: density along the flow; vlb: the variational bound in its three parts."
+    )
+    steps: int = Field(20, ge=2, le=1000, description="Noise levels, of the flow and of the bound.")
+    probes: int = Field(1, ge=1, le=1000, description="Random probes of the flow's divergence, a backward pass each.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same figures.")
+    device: DeviceName = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
+    threads: int | None = Field(None, ge=1, le=256, description="CPU threads.")
+
+
+TASKS: dict[str, type[Task]] = {
+    "predict": Predict,
+    "interpolate": Interpolate,
+    "infill": Infill,
+    "loop": Loop,
+    "edit": Edit,
+    "vary": Vary,
+    "morph": Morph,
+    "generate": Generate,
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,11 +5,15 @@ A task knows neither networks nor samplers; it only lays frames out in time.
 
 from types import ModuleType
 
-from videodiff.tasks import generate, infill, interpolate, predict
+from videodiff.tasks import edit, generate, infill, interpolate, loop, morph, predict, vary
 
 TASKS: dict[str, ModuleType] = {
     "predict": predict,
     "interpolate": interpolate,
     "infill": infill,
+    "loop": loop,
+    "edit": edit,
+    "vary": vary,
+    "morph": morph,
     "generate": generate,
 }

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from fractions import Fraction
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from videodiff.events import Note
 from videodiff.planner import Timeline
 from videodiff.settings import Infill
 from videodiff.spool import Spool
-from videodiff.tasks.layout import Layout, Notes, Shape, first_shape, read_clip
+from videodiff.tasks.layout import Layout, Notes, Shape, first_shape, part_of, read_clip
 
 
 def lay_out(settings: Infill, shape: Shape) -> Notes:
@@ -98,8 +97,5 @@ def _widen(given: Spool, num_frames: int, canvas: tuple[int, int]) -> tuple[Spoo
 def _read_masks(settings: Infill, size: tuple[int, int], num_frames: int) -> Callable[[int], np.ndarray] | None:
     if settings.mask is None:
         return None
-    fps = None if settings.fps is None else Fraction(settings.fps).limit_denominator(100_000)
-    masks = video.read_mask(
-        settings.mask, size, num_frames, start=settings.start, end=settings.end, fps=fps, stride=settings.stride
-    )
+    masks = video.read_mask(settings.mask, size, num_frames, **part_of(settings))
     return lambda place: masks[place]

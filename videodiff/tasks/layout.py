@@ -1,6 +1,6 @@
 """What all tasks share: the shape frames must have for a network, and reading an input into a spool at that shape."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +15,9 @@ from videodiff.events import Note
 from videodiff.planner import Timeline
 from videodiff.settings import Reading
 from videodiff.spool import Spool
+
+CONTEXT = 4
+"""Frames of one window that the next one of an edit looks at: few, as it has a guide too (chosen, not tuned)."""
 
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 """Rec. 601 weights of red, green and blue in grey."""
@@ -31,11 +34,31 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """The frames in the spool are not lost: they are a guide, and the result keeps something of it.
+
+    start: by place, how much is to change, 0 (nothing, bit for bit) to 1 (all): a number, or float32 [h w].
+    coded: False: noise is added to the guide, up to the level that `start` names, and sampled away (SDEdit). True: the
+           noise that the guide comes from is found, turned by `start` towards other noise, and sampled.
+    other: with `coded`, by place, where the frame lies whose noise is turned to; None: fresh noise.
+    """
+
+    start: Callable[[int], np.ndarray | float]
+    coded: bool = False
+    other: Callable[[int], int] | None = None
+
+    def share(self, places: Iterable[int]) -> float:
+        """The largest `start` among these places."""
+        return max(float(np.max(self.start(place))) for place in places)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Frames in a spool, and what is wanted of them."""
 
     spool: Spool
     timeline: Timeline
+    edit: Edit | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +85,9 @@ def read_clip(
 
     `choice` (num_frames, last) goes to `video.stream`.
     """
-    fps = None if settings.fps is None else Fraction(settings.fps).limit_denominator(100_000)
-    frames = video.stream(
-        path, start=settings.start, end=settings.end, fps=fps, stride=settings.stride, size=size, fit="crop", **choice
-    )
+    part = part_of(settings)
+    fps = part["fps"]
+    frames = video.stream(path, size=size, fit="crop", **part, **choice)
     count, rate = 0, fps or Fraction(10)
     with closing(frames):  # type: ignore[type-var]
         for item in frames:
@@ -88,6 +110,12 @@ def read_clip(
     if count == 0:
         raise UnreadableInput(f"{path}: no frame lies in the part asked for; change --start, --end or --stride")
     return Given(count, rate)
+
+
+def part_of(settings: Reading) -> dict[str, Any]:
+    """Which part of an input is used, as the readers of `video` take it."""
+    fps = None if settings.fps is None else Fraction(settings.fps).limit_denominator(100_000)
+    return {"start": settings.start, "end": settings.end, "fps": fps, "stride": settings.stride}
 
 
 def to_channels(frame: np.ndarray, channels: int) -> np.ndarray:

@@ -6,7 +6,7 @@ frames by `choose.py` and placing pixels by `geometry.py`. The three libraries l
 """
 
 from videodiff.video.metadata import read_metadata, write_sidecar
-from videodiff.video.reader import Index, probe, read, read_mask, stream
+from videodiff.video.reader import Index, probe, read, read_levels, read_mask, stream
 from videodiff.video.shapes import PICTURES, VIDEO, Clip, ClipInfo, Frame, Limits
 from videodiff.video.sheets import contact_sheet, jpeg, resize
 from videodiff.video.writer import Writer, write
@@ -24,6 +24,7 @@ __all__ = [
     "jpeg",
     "probe",
     "read",
+    "read_levels",
     "read_mask",
     "read_metadata",
     "resize",

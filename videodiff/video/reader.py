@@ -81,7 +81,12 @@ def stream(path: Pathlike, *, limits: Limits = DEFAULT_LIMITS, trusted: bool = F
     return guard.perform(_request(path, limits, keep=False, **wanted), trusted)
 
 
-def read_mask(
+def read_mask(path: Pathlike, size: tuple[int, int], num_frames: int, **options: Any) -> np.ndarray:
+    """bool [t h w], True where the mask is white (to fill); `options` are those of `read_levels`."""
+    return read_levels(path, size, num_frames, **options) >= 128
+
+
+def read_levels(
     path: Pathlike,
     size: tuple[int, int],
     num_frames: int,
@@ -91,30 +96,30 @@ def read_mask(
     trusted: bool = False,
     **choice: Any,
 ) -> np.ndarray:
-    """bool [t h w], True where the mask is white (to fill): a picture is used for all frames, a clip frame by frame.
+    """uint8 [t h w], how bright a mask is: a picture is used for all frames, a clip frame by frame.
 
     `choice` (start, end, fps, stride) is that of the clip the mask belongs to; a picture has none.
     """
     still = probe(path, limits, trusted=trusted).num_frames == 1
     chosen = {} if still else dict(choice)
     chosen |= {"size": size, "fit": fit, "num_frames": num_frames}
-    white = np.zeros((num_frames, *size), bool)
+    levels = np.zeros((num_frames, *size), np.uint8)
     made = 0
     for item in stream(path, limits=limits, trusted=trusted, **chosen):
         if isinstance(item, Frame):
             if item.pixels.shape[:2] == tuple(size):
-                white[made] = item.pixels.sum(2, dtype=np.uint16) >= 383  # half of white
+                levels[made] = (item.pixels.sum(2, dtype=np.uint16) + 1) // 3
             made += 1
     if made == 1:
-        return np.broadcast_to(white[0], white.shape)
-    white = white[:made]
-    if len(white) < num_frames or white.shape[1:] != tuple(size):
-        shape = "x".join(map(str, white.shape))
+        return np.broadcast_to(levels[0], levels.shape)
+    levels = levels[:made]
+    if len(levels) < num_frames or levels.shape[1:] != tuple(size):
+        shape = "x".join(map(str, levels.shape))
         raise UserError(
             f"the mask {Path(path).name} has {shape} (frames, height, width), but {num_frames} frames of "
             f"{size[0]}x{size[1]} are needed; give one picture or a mask for every frame"
         )
-    return white
+    return levels
 
 
 class Index:
