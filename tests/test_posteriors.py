@@ -149,7 +149,7 @@ BY_MASK: dict[str, tuple[int, Figures, Figures, Figures]] = {
     "DDRM 20": (20, (0.75, 1.01), (0.85, 1.36), (1.09, 1.64)),
     "DDRM 100": (100, (0.43, 0.92), (0.34, 1.00), (0.70, 1.34)),
 }
-QUICK = {("reconstruction 2", "prediction"), ("reconstruction 2", "inpaint_box"), ("PiGDM", "interpolation")}
+QUICK = {("reconstruction 2", "inpaint_box"), ("PiGDM", "interpolation")}
 CELLS = [
     pytest.param(
         method,

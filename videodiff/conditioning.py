@@ -71,7 +71,9 @@ def pigdm(denoise: Denoise, operator: Operator, y: Tensor, sigma_y: float = 0.0,
     """The denoiser D + w s^2 grad_z log N(y; A D, r^2 A A' + sigma_y^2) with D's own uncertainty r^2 = s^2 / (1 + s^2).
 
     Song et al. 2023 (PiGDM); r is that of data with variance 1. For known pixels it is `reconstruction` with the weight
-    1 + s^2. With A = U S V' each coordinate has the weight 1 / (S^2 / (1 + s^2) + sigma_y^2 / s^2).
+    1 + s^2. With A = U S V' each coordinate has the weight 1 / (S^2 / (1 + s^2) + sigma_y^2 / s^2). Well calibrated
+    where no direction of the data has a variance far above 1. Where one has (frames that share their brightness), steps
+    are too long and it diverges: lower w, or take `sampling.spectral` (docs/method.md).
     """
     singular = operator.singular.to(y)
     target = operator.spectrum_of(y)
