@@ -331,7 +331,7 @@ class Bpd(Reading):
     method: Literal["ode", "vlb", "both"] = Field(
         "both", description="ode: density along the flow; vlb: the variational bound in its three parts."
     )
-    steps: int = Field(20, ge=2, le=1000, description="Noise levels, of the flow and of the bound.")
+    steps: int = Field(20, ge=2, le=1000, description="Noise levels of the flow; the bound takes three times as many.")
     probes: int = Field(1, ge=1, le=1000, description="Random probes of the flow's divergence, a backward pass each.")
     seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same figures.")
     device: DeviceName = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
