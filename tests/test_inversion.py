@@ -94,6 +94,16 @@ def test_one_level_is_enough_for_a_code() -> None:
     torch.testing.assert_close(steps[0].z, 2 * x0 - gaussian(x0, torch.full((1,), 0.1)))
 
 
+def test_a_network_that_breaks_is_named_with_its_level() -> None:
+    for breaks, level in ((lambda s: s > 1, "4"), (lambda s: s < 1, "0.5")):
+
+        def denoise(z: Tensor, s: Tensor, breaks: Callable = breaks) -> Tensor:
+            return z / 0 if breaks(float(s)) else z
+
+        with pytest.raises(UserError, match=f"noise level {level} is not finite"):
+            code(denoise, torch.ones(1, 2), Plan((8.0, 4.0, 0.5, 0.0)), FirstOrder())
+
+
 def test_noise_and_jumps_are_refused() -> None:
     x0 = torch.ones(1, 3)
     with pytest.raises(UserError, match="sampler without noise"):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from videodiff.errors import UserError
 from videodiff.noise import norms, spread
+from videodiff.sampling.evaluate import Evaluate
 from videodiff.sampling.loop import Step, sample
 from videodiff.sampling.plans import Plan
 from videodiff.sampling.steppers import Stepper
@@ -31,11 +32,10 @@ def encode(denoise: Denoise, x0: Tensor, plan: Plan, stepper: Stepper) -> Iterat
     lowest level on the slope found there, which undoes the last move of sampling.
     """
     levels = plan.levels[-2::-1]  # rising
-    s = x0.new_full(x0.shape[:1], levels[0], dtype=torch.promote_types(x0.dtype, torch.float32))
     with torch.no_grad():
-        answer = denoise(x0, s)
-    z = x0 + (x0 - answer)  # eps s
-    yield Step(0, 1, levels[0], z, answer)
+        node = Evaluate(denoise)(x0, levels[0])
+    z = x0 + levels[0] * node.eps
+    yield Step(0, 1, levels[0], z, node.x0)
     if len(levels) > 1:
         for step in climb(denoise, z, levels, stepper):
             yield replace(step, i=step.i + 1, n=step.n + 1)
@@ -46,9 +46,10 @@ def climb(denoise: Denoise, z: Tensor, levels: Sequence[float], stepper: Stepper
     if any(s_next <= s for s, s_next in itertools.pairwise(levels)):
         raise UserError("a clip is encoded along a plan that only falls; build it without jumps")
 
+    evaluate = Evaluate(denoise)
+
     def mirrored(y: Tensor, r: Tensor) -> Tensor:
-        z = y / spread(r, y)
-        return (z - denoise(z, 1 / r)) * spread(r, y)
+        return evaluate(y / spread(r, y), 1 / r).eps
 
     plan = Plan((*(1 / s for s in levels), 0.0))
     for s, step in zip(levels[1:], sample(mirrored, z / levels[0], plan, stepper, NoNoise()), strict=False):
