@@ -134,6 +134,8 @@ def test_cancelling_takes_effect_within_a_step(stepper: Stepper, after: int) -> 
 def test_a_tolerance_that_cannot_be_met_is_refused() -> None:
     with pytest.raises(UserError, match="positive"):
         RK45(rtol=0)
+    with pytest.raises(UserError, match="positive"):
+        AdaptiveDPM(atol=0)
     with pytest.raises(UserError, match="order"):
         AdaptiveDPM(order=4)
     with pytest.raises(UserError, match="float32 can hold"):
@@ -143,4 +145,4 @@ def test_a_tolerance_that_cannot_be_met_is_refused() -> None:
         return torch.sign(spread(s, z) - 1) + 0 * z
 
     with pytest.raises(UserError, match=r"no step is short enough .* near noise level 1:"):
-        run(jumping, torch.ones(1, 2).double(), Plan((80.0, 0.01, 0.0)), RK45(1e-12, 0))
+        run(jumping, torch.ones(1, 2).double(), Plan((80.0, 0.01, 0.0)), RK45(1e-12, 1e-12))

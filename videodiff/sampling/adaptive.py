@@ -118,7 +118,7 @@ def _scaled(values: Sequence[float], x: Tensor) -> Tensor:
 
 
 def _check(rtol: float, atol: float) -> None:
-    if not (rtol > 0 and atol >= 0):
+    if not (rtol > 0 and atol > 0):
         raise UserError(f"tolerances are positive, not rtol {rtol}, atol {atol}")
 
 
