@@ -16,8 +16,11 @@ class Quality(NamedTuple):
 
 QUALITIES: dict[str, Quality] = {
     "draft": Quality("a quick look: 2 steps", {"steps": 2}),
-    "fine": Quality("livelier: 16 steps of a third-order sampler", {"steps": 16, "sampler": "dpm3"}),
-    "likely": Quality("closest to the truth on average, less lively: the mean of 8 samples", {"average": 8}),
+    "fine": Quality("livelier: 16 steps of UniPC", {"steps": 16, "sampler": "unipc_3"}),
+    "likely": Quality(
+        "closest to the truth on average, less lively: the mean of 8 samples, of first order",
+        {"average": 8, "sampler": "ddim"},
+    ),
 }
 
 
