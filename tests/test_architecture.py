@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     },
     {"models", "sampling", "datasets", "metrics", "tasks", "losses", "variational", "monotone", "guess"},
     {"centred", "denoiser", "conditioning", "guidance", "likelihood", "baselines"},
-    {"checkpoint"},
+    {"checkpoint", "restoration"},
     {"pipeline", "train"},
     {"evaluate", "bpd"},
     {"service", "about"},

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import videodiff
-from videodiff import cli, losses, masks, noise, sampling, settings, tasks, video
+from videodiff import cli, losses, masks, noise, pipeline, restoration, sampling, settings, tasks, video
 from videodiff.models import NETWORKS
 
 ROOT = str(Path(videodiff.__file__).parents[1])
@@ -166,6 +166,16 @@ def test_every_clip_is_continued_or_refused_with_its_exit_code(shared, tiny, cap
         ["--guidance", "-1"],
         ["--guidance", "nan"],
         ["--guidance", "2", "--conditioning", "clamp"],
+        ["--guidance-rescale", "0.7"],
+        ["--guidance", "2", "--guidance-rescale", "1.5"],
+        ["--guidance-interval", "0.3", "5"],
+        ["--guidance", "2", "--guidance-interval", "5", "0.3"],
+        ["--threshold", "0"],
+        ["--threshold", "101"],
+        ["--conditioning", "none"],
+        ["--repaint-times", "3"],
+        ["--conditioning", "repaint", "--repaint-times", "1"],
+        ["--conditioning", "repaint", "--sampler", "restart"],
         ["--average", "0"],
         ["--window", "2"],
         ["--window", "257"],
@@ -214,6 +224,31 @@ def test_a_wrong_option_is_a_usage_error(quick, clip, capsys, options):
         ["infill", "CLIP", "--missing", "0:9"],
         ["infill", "CLIP", "--missing", "7:20"],
         ["infill", "CLIP", "--canvas", "8x8"],
+        ["loop"],
+        ["loop", "CLIP", "--frames", "0"],
+        ["edit", "CLIP", "--strength", "2"],
+        ["edit", "CLIP", "--strength", "-0.1"],
+        ["edit", "CLIP", "--guide", "CLIP"],
+        ["edit", "CLIP", "--guidance", "2"],
+        ["edit", "CLIP", "--conditioning", "replace"],
+        ["vary", "CLIP", "--amount", "1.1"],
+        ["vary", "CLIP", "--sampler", "ddpm"],
+        ["vary", "CLIP", "--sampler", "restart"],
+        ["morph", "CLIP"],
+        ["morph", "CLIP", "--to", "CLIP", "--frames", "20"],
+        ["morph", "CLIP", "--to", "CLIP", "--frames", "2"],
+        ["restore", "CLIP"],
+        ["restore", "CLIP", "--operator", "magic"],
+        ["restore", "CLIP", "--operator", "inpaint"],
+        ["restore", "CLIP", "--operator", "colorize"],
+        ["restore", "CLIP", "--operator", "colorize", "--reference", "CLIP"],
+        ["restore", "CLIP", "--operator", "upscale", "--factor", "8"],
+        ["restore", "CLIP", "--operator", "denoise", "--noise", "-1"],
+        ["restore", "CLIP", "--operator", "denoise", "--blur", "2"],
+        ["restore", "CLIP", "--operator", "denoise", "--guidance", "2"],
+        ["restore", "CLIP", "--operator", "deblur", "--sampler", "heun"],
+        ["restore", "CLIP", "--operator", "slowmo", "--method", "pigdm"],
+        ["restore", "CLIP", "--operator", "deblur", "--mask", "CLIP"],
         ["generate", "--width", "1"],
         ["generate", "--fps", "0"],
         ["evaluate"],
@@ -229,7 +264,7 @@ def test_a_wrong_option_is_a_usage_error(quick, clip, capsys, options):
     ids=" ".join,
 )
 def test_a_wrong_command_is_a_usage_error(tiny, clip, capsys, command):
-    with_model = ["--checkpoint", str(tiny)] if command[0] in ("predict", "interpolate", "infill", "generate") else []
+    with_model = ["--checkpoint", str(tiny)] if command[0] in settings.TASKS else []
     refused(capsys, 2, *(clip if word == "CLIP" else word for word in command), *with_model)
 
 
@@ -443,20 +478,40 @@ def test_help_of_every_command_loads_nothing_heavy():
 # The same again
 
 
-@pytest.mark.parametrize("command", ["predict", "interpolate", "infill", "generate"])
-def test_a_result_makes_itself_again_bit_for_bit(quick, clip, command):
-    options = {
-        "predict": [clip, "--frames", "6", "--average", "2"],
-        "interpolate": [clip, "--factor", "4"],
-        "infill": [clip, "--missing", "2:4,6"],
-        "generate": ["--frames", "10", "--width", "16", "--height", "16"],
-    }[command]
+AGAIN = {
+    "predict": ["CLIP", "--frames", "6", "--average", "2", "--sampler", "ddpm"],
+    "predict guided": ["CLIP", "--guidance", "2", "--guidance-rescale", "0.5", "--guidance-interval", "0.1", "5"],
+    "predict repainted": ["CLIP", "--conditioning", "repaint", "--repaint-times", "2", "--threshold", "99"],
+    "predict pulled": ["CLIP", "--conditioning", "reconstruction"],
+    "interpolate": ["CLIP", "--factor", "4", "--sampler", "ddpm"],
+    "infill": ["CLIP", "--missing", "2:4,6", "--sampler", "ddpm"],
+    "loop": ["CLIP", "--frames", "5", "--sampler", "ddpm"],
+    "edit": ["CLIP", "--strength", "0.6", "--sampler", "ddpm"],
+    "vary": ["CLIP", "--amount", "0.5", "--average", "2"],
+    "morph": ["CLIP", "--to", "CLIP", "--frames", "7", "--average", "2"],
+    "restore": ["CLIP", "--operator", "denoise"],
+    "restore deblur": ["CLIP", "--operator", "deblur", "--method", "pigdm", "--sampler", "ddpm"],
+    "restore upscale": ["CLIP", "--operator", "upscale", "--factor", "4"],
+    "restore slowmo": ["CLIP", "--operator", "slowmo", "--factor", "4", "--sampler", "ddpm"],
+    "generate": ["--frames", "10", "--width", "16", "--height", "16", "--sampler", "ddpm"],
+}
+
+
+def test_every_task_is_made_again():
+    assert {name.split()[0] for name in AGAIN} == set(settings.TASKS)
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_a_result_makes_itself_again_bit_for_bit(quick, clip, name):
+    command, options = name.split()[0], [clip if word == "CLIP" else word for word in AGAIN[name]]
     without_seed = [*quick[:2], *quick[4:]]
-    assert cli.run([command, *options, *without_seed, "--sampler", "ddpm", "--output", "first.mp4"]) == 0
+    assert cli.run([command, *options, *without_seed, "--output", "first.mp4"]) == 0
     for number, source in enumerate(("first.mp4", "first.mp4.json")):
         assert cli.run([command, "--from", source, "--output", f"again{number}.mp4"]) == 0
         assert Path(f"again{number}.mp4").stat().st_size > 500
         np.testing.assert_array_equal(video.read(f"again{number}.mp4").frames, video.read("first.mp4").frames)
+    if command == "morph":
+        return  # both codes are found, and nothing is drawn
     assert cli.run([command, "--from", "first.mp4", "--seed", "5", "--output", "other.mp4"]) == 0
     assert (video.read("other.mp4").frames != video.read("first.mp4").frames).any()
 
@@ -563,6 +618,8 @@ def test_choices_are_those_that_exist():
     assert set(field(settings.Train, "network")) == set(NETWORKS)
     assert set(field(settings.Levels, "weight")) == set(losses.WEIGHTS)
     assert set(field(settings.Levels, "draw")) == {"lognormal", "log_snr", *noise.SCHEDULES}
+    assert set(field(settings.Sampling, "conditioning")) == {"concat", *pipeline.CONDITIONINGS}
+    assert set(field(settings.Restore, "method")) == set(restoration.METHODS)
     assert settings.Sampling.model_fields["sampler"].default in sampling.SAMPLERS
     assert settings.Sampling.model_fields["walk"].default == sampling.DEFAULT_PLAN
     from videodiff.evaluate import PROTOCOLS
@@ -584,6 +641,11 @@ LONG = {
     "predict": ["predict", "CLIP", "--frames", "5000"],
     "interpolate": ["interpolate", "CLIP", "--factor", "8", "--steps", "1000"],
     "infill": ["infill", "CLIP", "--missing", "2:5", "--steps", "1000", "--output", "pictures"],
+    "loop": ["loop", "CLIP", "--frames", "1000", "--steps", "100"],
+    "edit": ["edit", "CLIP", "--steps", "1000"],
+    "vary": ["vary", "CLIP", "--steps", "1000"],
+    "morph": ["morph", "CLIP", "--to", "CLIP", "--steps", "1000"],
+    "restore": ["restore", "CLIP", "--operator", "denoise", "--steps", "1000"],
     "generate": ["generate", "--frames", "5000", "--output", "out.webm"],
     "demo": ["demo", "--steps", "1000"],
     "train": ["train", "--out", "run", "--batch", "1", "--device", "cpu"],

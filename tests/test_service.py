@@ -27,6 +27,7 @@ from videodiff.settings import (
     Loop,
     Morph,
     Predict,
+    Restore,
     Train,
     Vary,
 )
@@ -186,6 +187,53 @@ def test_a_morph_begins_as_one_clip_and_ends_as_the_other(quick):
     np.testing.assert_array_equal(made[-1], second[10])
 
 
+@pytest.mark.parametrize("operator", ["denoise", "deblur", "upscale", "colorize", "inpaint", "slowmo"])
+def test_restore_writes_a_clip_of_the_size_and_length_it_should(quick, operator):
+    frames = make_clip("clip.mkv", 11)
+    mask = np.zeros((1, 16, 16, 3), np.uint8)
+    mask[:, 4:9, 4:9] = 255
+    video.write("mask.mkv", mask, 8)
+    more = {"inpaint": {"mask": "mask.mkv"}, "colorize": {"passes": 1}}.get(operator, {})
+    events = list(service.run(Restore(input="clip.mkv", operator=operator, output="out.mkv", **more, **quick)))
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert progress[-1].done == progress[-1].total
+    made = result()
+    scale = 2 if operator == "upscale" else 1
+    assert made.shape == (21 if operator == "slowmo" else 11, 16 * scale, 16 * scale, 3)
+    if operator == "slowmo":
+        np.testing.assert_array_equal(made[::2], frames)
+        assert video.probe("out.mkv").fps == 8
+    if operator == "inpaint":
+        np.testing.assert_array_equal(made[:, mask[0, ..., 0] == 0], frames[:, mask[0, ..., 0] == 0])
+    if operator == "upscale":
+        small = made.reshape(11, 16, 2, 16, 2, 3).mean((2, 4))
+        inside = (made > 0) & (made < 255)  # what is cut off at black and white cannot agree
+        whole = inside.reshape(11, 16, 2, 16, 2, 3).all((2, 4))
+        assert np.abs(small - frames)[whole].max() < 1, "its view is the clip that was given"
+
+
+def test_colours_of_a_reference_stay_and_reach_the_other_frames(quick):
+    """A red square moves over grey; the first frame says that it is red."""
+    frames = np.full((9, 32, 32, 3), 120, np.uint8)
+    for i in range(9):
+        frames[i, 8:20, 4 + i : 18 + i] = (220, 40, 40)
+    video.write("clip.mkv", frames, 8)
+    video.write("first", frames[:1], 8)
+    request = {
+        "input": "clip.mkv",
+        "operator": "colorize",
+        "size": 32,
+        "output": "out.mkv",
+        **quick,
+        "checkpoint": "motion",
+    }
+    list(service.run(Restore(reference="first/00000.png", **request)))
+    made = result().astype(int)
+    np.testing.assert_array_equal(made[0], frames[0])
+    inside = made[8, 10:18, 14:24].mean((0, 1))
+    assert inside[0] - inside[2] > 90
+
+
 def test_generate_makes_frames_of_the_size_asked_for(quick):
     list(service.run(Generate(frames=11, width=24, height=16, fps=12.5, output="out.mkv", **quick)))
     assert result().shape == (11, 16, 24, 3)
@@ -239,6 +287,7 @@ def test_a_drawn_seed_is_recorded(quick):
         lambda quick: Edit(input="clip.mkv", **quick),
         lambda quick: Vary(input="clip.mkv", **quick),
         lambda quick: Morph(input="clip.mkv", to="clip.mkv", **quick),
+        lambda quick: Restore(input="clip.mkv", operator="upscale", **quick),
         lambda quick: Demo(**quick),
         lambda quick: Train(out="run", steps=3),
         lambda quick: Evaluate(data=(".",), **quick),
@@ -501,6 +550,7 @@ ASKED = {
     "edit": {},
     "vary": {},
     "morph": {"to": "clip.mkv"},
+    "restore": {"operator": "deblur"},
     "generate": {},
 }
 

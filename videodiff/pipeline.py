@@ -29,10 +29,11 @@ from videodiff.models.attention import check_xformers
 from videodiff.noise import SCHEDULES, NoiseSource, spread
 from videodiff.operators import inpaint
 from videodiff.planner import Window, windows
+from videodiff.restoration import METHODS, Measurement, restore
 from videodiff.sampling import Before, Plan, Step, Stepper, make_plan, repaint, row, sample
 from videodiff.sampling.inversion import encode, slerp
-from videodiff.settings import Sampling
-from videodiff.tasks.layout import Layout, Shape
+from videodiff.settings import Restore, Sampling
+from videodiff.tasks.layout import Damage, Layout, Shape
 from videodiff.types import Canvas, Denoise
 from videodiff.video import jpeg
 
@@ -242,6 +243,45 @@ def code(
         yield replace(step, x0=step.x0 * scale, z=z)
 
 
+def restored(
+    model: Model,
+    canvas: Canvas,
+    damage: Damage,
+    settings: Restore,
+    noise: NoiseSource,
+    carry: bool,
+    cancelled: Callable[[], bool] = never,
+) -> Iterator[Step]:
+    """Steps of restoring the damaged frames of a canvas, beside those that are known; the last one's z is the clip."""
+    canvas = canvas.to(model.device)
+    operator = damage.operator(tuple(canvas.frames.shape[1:]))  # type: ignore[arg-type]
+    y = operator(canvas.frames)
+    if not damage.reduced:
+        y = torch.where(canvas.known, y, canvas.frames)
+
+    def bind(canvas: Canvas) -> Denoise:
+        return cancellable(model.denoiser.bind(canvas, guess(canvas, model.bundle.spread)), cancelled)
+
+    yield from restore(
+        bind,
+        canvas,
+        Measurement(operator, y, damage.sigma),
+        METHODS[settings.method],
+        lambda unit: restoring_walk(model, settings, unit),
+        noise,
+        settings.num_passes,
+        carry,
+    )
+
+
+def restoring_walk(model: Model, settings: Restore, unit: float) -> tuple[Stepper, Plan]:
+    """How, and along which levels, what an estimate lacks is sampled, in units of the noise put on it."""
+    last = min(model.bundle.levels.min / unit, 0.5)
+    schedule = SCHEDULES["cosine"]() if settings.walk in ("uniform_t", "quadratic_t") else None
+    sampler = row("ddim" if settings.method == "ddrm" else settings.sampler)  # DDRM takes as many evaluations as DDIM
+    return sampler.stepper, sampler.replan(make_plan(settings.walk, 1.0, last, settings.steps, schedule))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # A clip of any length
 
@@ -255,7 +295,7 @@ def fill(
     costs = [cost(model, layout, settings, window) for window in plan]
     done, total, shown_at = 0, sum(costs), time.monotonic()
     for number, window in enumerate(plan):
-        if costs[number] == 0:  # nothing in it is to change
+        if layout.edit is not None and costs[number] == 0:  # nothing in it is to change
             continue
         noise = NoiseSource(tuple(settings.seed + i for i in range(settings.average)), number)
         for n, step in _steps(model, layout, window, settings, noise, cancelled):
@@ -277,6 +317,9 @@ def cut(model: Model, layout: Layout, settings: Sampling) -> Iterator[Window]:
 def cost(model: Model, layout: Layout, settings: Sampling, window: Window) -> int:
     """Evaluations that a window takes; moves, with a sampler of which only the walk itself can tell."""
     edit = layout.edit
+    if layout.damage is not None:
+        assert isinstance(settings, Restore)
+        return _count(*restoring_walk(model, settings, 1.0)) * min(2, len(window.new)) * settings.num_passes
     share = 1.0 if edit is None else edit.share(window.new)
     if share == 0:
         return 0
@@ -289,6 +332,10 @@ def _count(stepper: Stepper, plan: Plan) -> int:
     return stepper.evaluations(plan) or len(plan.moves)
 
 
+def _exact(stepper: Stepper, plan: Plan) -> bool:
+    return stepper.evaluations(plan) is not None
+
+
 def _steps(
     model: Model,
     layout: Layout,
@@ -299,8 +346,14 @@ def _steps(
 ) -> Iterator[tuple[int, Step]]:
     """The steps of filling one window, with a count of evaluations (or moves, as `cost`) through all of them."""
     canvas, edit = window_canvas(layout, window).repeat(len(noise.seeds)), layout.edit
+    if layout.damage is not None:
+        assert isinstance(settings, Restore)
+        exact = _exact(*restoring_walk(model, settings, 1.0))
+        for step in restored(model, canvas, layout.damage, settings, noise, bool(layout.timeline.given), cancelled):
+            yield step.n if exact else step.i + 1, step
+        return
     stepper, plan = make_walk(model, settings)
-    exact, done = stepper.evaluations(plan) is not None, 0
+    exact, done = _exact(stepper, plan), 0
     if edit is not None and edit.coded:
         # The noise of the frames is turned, frame by frame, towards that of others or towards fresh noise.
         assert canvas.start is not None
@@ -345,7 +398,7 @@ def window_canvas(layout: Layout, window: Window) -> Canvas:
     index = torch.tensor([[place - places[0] for place in places]])
     if edit is not None:
         return Canvas(frames, known, index, start=start)
-    return Canvas(frames * known, known, index)
+    return Canvas(frames if layout.damage is not None else frames * known, known, index)
 
 
 def _other_frames(layout: Layout, window: Window) -> Tensor:

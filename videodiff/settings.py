@@ -88,7 +88,7 @@ class Sampling(Settings):
         None, ge=0, lt=2**63, description="Same seed, same result. Drawn and recorded if not given."
     )
     steps: int = Field(4, ge=1, le=1000, description="Levels of noise to go through: more is finer and slower.")
-    sampler: SamplerName = Field("ddim", description="How a step is taken; see `videodiff list samplers`.")
+    sampler: SamplerName = Field("dpm4", description="How a step is taken; see `videodiff list samplers`.")
     walk: WalkName = Field("log_snr", description="How the levels are spaced.")
     guidance: float = Field(
         1.0, ge=0, le=20, description="Weight of the given frames against none (classifier-free); 1 is off."
@@ -180,7 +180,11 @@ class Task(Sampling, Writing):
     @property
     def reads(self) -> list[Path]:
         """All files that are read."""
-        return [path for name in ("input", "to", "mask", "guide") if (path := getattr(self, name, None)) is not None]
+        return [
+            path
+            for name in ("input", "to", "mask", "guide", "reference")
+            if (path := getattr(self, name, None)) is not None
+        ]
 
 
 class Predict(Task, Reading):
@@ -287,6 +291,69 @@ class Loop(Task, Reading):
     frames: int = Field(8, ge=1, le=1000, description="New frames, after the last one.")
 
 
+class Restore(Task, Reading):
+    """Undo damage that is known: noise, blur, missing colour, pixels or frames."""
+
+    kind: Literal["restore"] = "restore"
+    input: Path = Field(description="A damaged clip, a folder of pictures, or a folder of clips (each is done).")
+    operator: Literal["denoise", "deblur", "upscale", "colorize", "inpaint", "slowmo"] = Field(
+        description="What is to be undone, or done."
+    )
+    noise: float | None = Field(
+        None, ge=0, le=255, description="Its standard deviation, 0 to 255; denoise estimates it if not given."
+    )
+    blur: float = Field(1.2, gt=0, le=8, description="deblur: standard deviation of the blur in pixels, as worked on.")
+    factor: Literal[2, 4, 8] = Field(2, description="upscale: size times 2 or 4; slowmo: frames times 2, 4 or 8.")
+    mask: Path | None = Field(
+        None, description="inpaint: white where damaged, a picture, or a clip with a mask for each frame."
+    )
+    reference: Path | None = Field(None, description="colorize: the first frame in colour, or the first few.")
+    method: Literal["ddrm", "pigdm", "guidance"] = Field(
+        "ddrm", description="How frames are held to what is left of them."
+    )
+    passes: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="How often the network restores each frame beside the others; 2 if not given, 0 for colorize.",
+    )
+    steps: int = Field(2, ge=1, le=1000, description="Levels of noise in each pass: more is livelier, and slower.")
+
+    @model_validator(mode="after")
+    def _fits_the_operator(self) -> Self:
+        fills = self.operator in ("inpaint", "slowmo")  # frames and pixels that are there stay as they are
+        belongs = {
+            "noise": self.operator in ("denoise", "deblur", "upscale"),
+            "blur": self.operator == "deblur",
+            "factor": self.operator in ("upscale", "slowmo"),
+            "mask": self.operator == "inpaint",
+            "reference": self.operator == "colorize",
+            "method": not fills,
+            "passes": not fills,
+            "guidance": fills,
+            "conditioning": fills,
+            "threshold": fills,
+            "sampler": fills or self.method != "ddrm",
+        }
+        if asked := self._asked(*(name for name, fits in belongs.items() if not fits)):
+            raise ValueError(f"{asked} means nothing for --operator {self.operator}; leave it out")
+        if self.operator == "colorize" and self.reference is None and not self.passes:
+            raise ValueError(
+                "--operator colorize needs --reference first.png, the first frame in colour; or --passes 2, for a "
+                "network that knows colours by itself"
+            )
+        if self.operator == "inpaint" and self.mask is None:
+            raise ValueError("--operator inpaint needs --mask mask.png, white where the picture is damaged")
+        if self.operator == "upscale" and self.factor == 8:
+            raise ValueError("--operator upscale takes --factor 2 or 4")
+        return self
+
+    @property
+    def num_passes(self) -> int:
+        """`passes`, or the best number on clips of train splits: where flow carries colours, more harms."""
+        return self.passes if self.passes is not None else 0 if self.operator == "colorize" else 2
+
+
 class Generate(Task):
     """Make a new clip from nothing."""
 
@@ -346,6 +413,7 @@ TASKS: dict[str, type[Task]] = {
     "edit": Edit,
     "vary": Vary,
     "morph": Morph,
+    "restore": Restore,
     "generate": Generate,
 }
 

@@ -5,7 +5,7 @@ A task knows neither networks nor samplers; it only lays frames out in time.
 
 from types import ModuleType
 
-from videodiff.tasks import edit, generate, infill, interpolate, loop, morph, predict, vary
+from videodiff.tasks import edit, generate, infill, interpolate, loop, morph, predict, restore, vary
 
 TASKS: dict[str, ModuleType] = {
     "predict": predict,
@@ -15,5 +15,6 @@ TASKS: dict[str, ModuleType] = {
     "edit": edit,
     "vary": vary,
     "morph": morph,
+    "restore": restore,
     "generate": generate,
 }

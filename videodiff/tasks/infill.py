@@ -11,7 +11,7 @@ from videodiff.events import Note
 from videodiff.planner import Timeline
 from videodiff.settings import Infill
 from videodiff.spool import Spool
-from videodiff.tasks.layout import Layout, Notes, Shape, first_shape, part_of, read_clip
+from videodiff.tasks.layout import Layout, Notes, Shape, first_shape, holed, part_of, read_clip
 
 
 def lay_out(settings: Infill, shape: Shape) -> Notes:
@@ -44,13 +44,12 @@ def lay_out(settings: Infill, shape: Shape) -> Notes:
             wanted[inside] |= masks(place).ravel()
         return wanted | (place in missing)
 
-    touched = [place for place in shown if hole(place).any()]
-    if not touched:
+    layout = holed(spool, given.frames, given.fps, hole)
+    if not layout.timeline.wanted:
         if masks is None:
             raise UserError(f"nothing to fill: --canvas {settings.canvas} is no larger than the picture")
         raise UserError("the mask is black everywhere, so nothing is to be filled; white marks the pixels to fill")
-    known = sorted(set(shown) - set(touched))
-    return Layout(spool, Timeline(known, touched, shown, given.fps, hole))
+    return layout
 
 
 def parse_ranges(text: str, num_frames: int) -> frozenset[int]:

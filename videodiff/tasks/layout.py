@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from videodiff import video
-from videodiff.errors import UnreadableInput
+from videodiff.errors import UnreadableInput, UserError
 from videodiff.events import Note
+from videodiff.operators import Operator
 from videodiff.planner import Timeline
 from videodiff.settings import Reading
 from videodiff.spool import Spool
@@ -53,12 +54,26 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Damage:
+    """The wanted frames are there, but damaged: operator(frames) + sigma n is left of them, frames in [-1, 1].
+
+    operator: for clips of the shape (t, c, h, w) it is given. reduced: what is left is smaller or has fewer channels,
+    and the spool holds the frames that the operator makes it of; else the spool holds what is left.
+    """
+
+    operator: Callable[[tuple[int, int, int, int]], Operator]
+    sigma: float = 0.0
+    reduced: bool = False
+
+
+@dataclass(frozen=True)
 class Layout:
     """Frames in a spool, and what is wanted of them."""
 
     spool: Spool
     timeline: Timeline
     edit: Edit | None = None
+    damage: Damage | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,25 @@ def read_clip(
     if count == 0:
         raise UnreadableInput(f"{path}: no frame lies in the part asked for; change --start, --end or --stride")
     return Given(count, rate)
+
+
+def spaced(settings: Reading, path: Path, shape: Shape, factor: int, slow: bool) -> Notes:
+    """The frames of a clip `factor` places apart, with new ones between; `slow` keeps the frame rate."""
+    size = first_shape(path, settings, shape)
+    spool = Spool((*size, shape.channels))
+    given = yield from read_clip(path, settings, size, spool, 0, step=factor)
+    if given.frames < 2:
+        raise UserError(f"{path} has one frame; two are needed to put others between")
+    shown = range((given.frames - 1) * factor + 1)
+    wanted = [place for place in shown if place % factor]
+    return Layout(spool, Timeline(shown[::factor], wanted, shown, given.fps * (1 if slow else factor)))
+
+
+def holed(spool: Spool, num_frames: int, fps: Fraction, hole: Callable[[int], np.ndarray]) -> Layout:
+    """Frames of which the pixels in `hole`, bool [h w] by place, are wanted; those without any are given whole."""
+    shown = range(num_frames)
+    touched = [place for place in shown if hole(place).any()]
+    return Layout(spool, Timeline(sorted(set(shown) - set(touched)), touched, shown, fps, hole))
 
 
 def part_of(settings: Reading) -> dict[str, Any]:
