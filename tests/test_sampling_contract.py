@@ -13,6 +13,8 @@ from torch import Tensor
 from videodiff.denoiser import counted
 from videodiff.noise import SCHEDULES, Schedule, table
 from videodiff.sampling import (
+    DEFAULT_PLAN,
+    DEFAULT_SAMPLER,
     PLANS,
     SAMPLERS,
     Plan,
@@ -26,6 +28,7 @@ from videodiff.sampling import (
     row,
     sample,
 )
+from videodiff.settings import Sampling
 
 TABLE = table(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
 WALKS: dict[str, Callable[[float, float, int, Schedule], Plan]] = {
@@ -90,3 +93,7 @@ def plans(draw: st.DrawFn) -> Plan:
 @settings(max_examples=100, deadline=None)
 def test_any_plan_with_any_sampler(plan: Plan, name: str, state: torch.dtype, network: torch.dtype) -> None:
     check(plan, name, state, network)
+
+
+def test_requests_sample_as_the_library_does_by_default() -> None:
+    assert (Sampling().sampler, Sampling().walk) == (DEFAULT_SAMPLER, DEFAULT_PLAN)
