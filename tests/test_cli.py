@@ -622,7 +622,7 @@ def test_choices_are_those_that_exist():
     assert set(field(settings.Restore, "method")) == set(restoration.METHODS)
     assert settings.Sampling.model_fields["sampler"].default in sampling.SAMPLERS
     assert settings.Sampling.model_fields["walk"].default == sampling.DEFAULT_PLAN
-    from videodiff.evaluate import PROTOCOLS
+    from videodiff.questions import PROTOCOLS
 
     assert set(field(settings.Evaluate, "protocol")) == set(PROTOCOLS)
     for name, kind in {**settings.TASKS, **cli.REQUESTS}.items():

@@ -5,24 +5,26 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 import videodiff.evaluate as module
-from videodiff import video
+from videodiff import questions, video
 from videodiff.baselines import BASELINES, FOR
 from videodiff.checkpoint import Levels, Window, save
 from videodiff.datasets.moving_mnist import test_clip as digits_of  # not a test, whatever its name
 from videodiff.errors import MissingExtra, UnreadableInput, UserError
-from videodiff.evaluate import PROTOCOLS, answer, as_table, canvases, evaluate, film_windows, judge, window_starts
+from videodiff.evaluate import as_table, canvases, evaluate, judge
 from videodiff.events import Metric, Note, Progress, Saved
 from videodiff.guess import Spread
 from videodiff.metrics.psnr import FLOOR
 from videodiff.models import unet
 from videodiff.pipeline import open_model
-from videodiff.settings import Evaluate
+from videodiff.questions import PROTOCOLS, Damaged, film_windows, window_starts
+from videodiff.settings import Evaluate, Restore
 
 SAMPLES = ("single", "best", "mean_of_samples")
 PERFECT = -10 * math.log10(FLOOR)
@@ -239,7 +241,7 @@ def test_a_grey_network_is_measured_on_grey(films: Path, grey: str) -> None:
 
 def test_a_folder_of_sets_is_all_sets_that_have_a_test_folder(films: Path, colour: str) -> None:
     settings = request(films, colour)
-    assert {name: list(clips) for name, clips in module.real_clips(settings).items()} == {
+    assert {name: list(clips) for name, clips in questions.real_clips(settings).items()} == {
         "squares": ["a.mkv", "b.mkv", "broken.mp4", "short.mkv"]
     }
 
@@ -276,12 +278,16 @@ def test_the_questions_are_those_of_the_protocols() -> None:
     assert PROTOCOLS["mcvd-digits"].questions["prediction"].wanted == tuple(range(5, 15))
     for protocol in PROTOCOLS.values():
         for question in protocol.questions.values():
-            assert set(question.rivals) <= set(FOR[question.kind]) <= set(BASELINES)
+            if isinstance(question, Damaged):
+                assert question.kind in get_args(Restore.model_fields["operator"].annotation)
+                assert question.rivals == ("input", "no_network")
+            else:
+                assert set(question.rivals) <= set(FOR[question.kind]) <= set(BASELINES)
 
 
 def test_the_truth_scores_perfectly() -> None:
     frames = clip(16)
-    for question in PROTOCOLS["real-v1"].questions.values():
+    for question in (*PROTOCOLS["real-v1"].questions.values(), *PROTOCOLS["restore-v1"].questions.values()):
         truth = frames[: question.length]
         wanted = truth[list(question.wanted)]
         scores = judge(truth, question, np.stack([wanted, wanted]), wanted)
@@ -289,7 +295,7 @@ def test_the_truth_scores_perfectly() -> None:
             assert scores[who]["psnr"] == pytest.approx(PERFECT)
             assert scores[who]["ssim"] == pytest.approx(1)
             assert scores[who]["motion"] == pytest.approx(1)
-        assert max(scores[who]["psnr"] for who in FOR[question.kind]) < PERFECT
+        assert max(scores[who]["psnr"] for who in scores if who not in SAMPLES) < PERFECT
 
 
 def test_each_metric_takes_its_own_best_sample() -> None:
@@ -315,11 +321,48 @@ def test_the_network_never_sees_the_frames_it_is_asked_for(films: Path, colour: 
         hidden = truth.copy()
         hidden[list(question.wanted)] = 255 - hidden[list(question.wanted)]
         one, two = (
-            np.concatenate(list(answer(model, np.stack([x, x]), [1, 2], question, settings))) for x in (truth, hidden)
+            np.concatenate(list(question.answer(model, np.stack([x, x]), [1, 2], settings))) for x in (truth, hidden)
         )
         assert one.shape == (2, len(question.wanted), 64, 64, 3)
         np.testing.assert_array_equal(one, two)
         assert (one[0] != one[1]).any()
+
+
+def test_damage_is_what_its_operator_says_and_the_same_for_all(films: Path, colour: str) -> None:
+    frames = clip(16)
+    asked = PROTOCOLS["restore-v1"].questions
+    made = {name: q.baselines(frames) for name, q in asked.items() if isinstance(q, Damaged)}
+    again = asked["denoise_26"].baselines(frames)
+    np.testing.assert_array_equal(made["denoise_26"]["input"], again["input"])
+    smooth = np.full((16, 64, 64, 3), 128, np.uint8)
+    noise = {name: asked[name].baselines(smooth)["input"] for name in ("denoise_13", "denoise_26")}
+    assert noise["denoise_13"].astype(float).std() == pytest.approx(12.75, rel=0.02)
+    assert noise["denoise_26"].astype(float).std() == pytest.approx(25.5, rel=0.02)
+    assert made["colorize"]["input"].shape[0] == 15
+    assert np.ptp(made["colorize"]["input"].astype(int), axis=3).max() <= 1
+    hole = questions.moving_square(16, 64, 64)
+    np.testing.assert_array_equal(made["inpaint"]["input"][~hole], frames[~hole])
+
+
+def test_the_network_never_sees_what_the_damage_took(films: Path, colour: str) -> None:
+    """Two clips that are damaged into the same bytes are restored into the same."""
+    settings = request(films, colour)
+    model, frames = open_model(settings), clip(16)
+    other = frames.copy()
+    hole = questions.moving_square(16, 64, 64)
+    other[hole] = 255 - other[hole]
+    question = PROTOCOLS["restore-v1"].questions["inpaint"]
+    one, two = (np.concatenate(list(question.answer(model, x[None], [1], settings))) for x in (frames, other))
+    np.testing.assert_array_equal(one, two)
+    frames = frames // 2 + 60
+    finer = frames.astype(int)
+    finer[:, ::2, ::2] += 3 * (-1) ** np.arange(3)
+    finer[:, 1::2, 1::2] -= 3 * (-1) ** np.arange(3)
+    question = PROTOCOLS["restore-v1"].questions["upscale_2x"]
+    one, two = (
+        np.concatenate(list(question.answer(model, x[None], [1], settings))) for x in (frames, finer.astype(np.uint8))
+    )
+    np.testing.assert_array_equal(one, two)
 
 
 def test_a_sample_does_not_depend_on_what_shares_its_batch(
@@ -331,9 +374,9 @@ def test_a_sample_does_not_depend_on_what_shares_its_batch(
     assert len(set(seeds)) == len(frames) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
     np.testing.assert_array_equal(frames[[0, 1]], asked[[0, 0]])
-    (together,) = answer(model, frames, seeds, question, settings)
-    monkeypatch.setattr(module, "BATCH", 3)
-    parts = list(answer(model, frames, seeds, question, settings))
+    (together,) = question.answer(model, frames, seeds, settings)
+    monkeypatch.setattr(questions, "BATCH", 3)
+    parts = list(question.answer(model, frames, seeds, settings))
     assert [len(part) for part in parts] == [3, 1]
     assert abs(np.concatenate(parts).astype(int) - together).max() <= 1
 
@@ -426,7 +469,7 @@ def test_a_missing_extra_is_said_at_once(
 def test_sets_of_real_clips_give_four_windows_each(shared: Path, colour: str) -> None:
     data = shared / "data"
     settings = Evaluate(data=(data / "weizmann", data / "ucsd_ped2"), checkpoint=colour, clips=1)
-    model, sets = open_model(settings), module.real_clips(settings)
+    model, sets = open_model(settings), questions.real_clips(settings)
     assert set(sets) == {"weizmann", "ucsd_ped2"}
     shapes = [window.shape for clips in sets.values() for read in clips.values() for window in read(model)]
     assert shapes == 4 * [(16, 64, 64, 3)] + 4 * [(16, 64, 96, 3)]
@@ -436,7 +479,7 @@ def test_the_last_frame_of_real_digits_is_where_it_has_always_been(shared: Path,
     settings = request(shared / "data/mnist", grey, protocol="mcvd-digits", clips=8, samples=1)
     model = open_model(settings)
     question, values = PROTOCOLS["mcvd-digits"].questions["prediction"], []
-    for read in module.digit_clips(settings)["digits"].values():
+    for read in questions.digit_clips(settings)["digits"].values():
         (frames,) = read(model)
         still = np.repeat(frames[4:5], 10, axis=0)
         values.append(judge(frames, question, still[None], still, binary=True)["last_frame"]["psnr_clip"])

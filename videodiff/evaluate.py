@@ -3,7 +3,7 @@
     for event in evaluate(settings): ...     # Progress, Note, a Metric per set and task, Saved; returns the report
     print(as_table(report))                  # markdown, for a model card
 
-A protocol says which windows are taken of which clips, what is asked of each (the questions) and which PSNR counts.
+A protocol (`questions.py`) says which windows are taken of which clips, what is asked of each and which PSNR counts.
 Every figure is the mean over clips of the mean over a clip's windows, of 8-bit frames: the wanted ones for PSNR and
 SSIM, all from the last known one on for motion. Noise is keyed by seed, set, clip, window and sample, so a figure
 does not depend on what else is measured.
@@ -15,157 +15,26 @@ import math
 import platform
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from videodiff import __version__, baselines, video
-from videodiff.baselines import BASELINES
-from videodiff.datasets.moving_mnist import load_images, test_clip
 from videodiff.errors import UnreadableInput, UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
 from videodiff.files import replace_file
 from videodiff.metrics import motion, psnr, ssim
 from videodiff.metrics.interval import bootstrap
-from videodiff.metrics.pixels import grey
-from videodiff.noise import NoiseSource
-from videodiff.pipeline import Model, fill_canvas, never, open_model, to_pixels
-from videodiff.planner import windows
+from videodiff.pipeline import Model, never, open_model
+from videodiff.questions import PROTOCOLS, Damaged, Question
 from videodiff.settings import Evaluate
-from videodiff.types import Canvas
 
 Figures = dict[str, float]
 Scores = dict[str, Figures]
 """Figures by who made the frames: `single` (mean over the samples), `best`, `mean_of_samples`, and the baselines."""
-
-BATCH = 16
-"""Windows that go through the network at once."""
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Protocols
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a window: its first `length` frames, of which those at `known` are given."""
-
-    kind: str  # a row of baselines.FOR
-    length: int
-    known: tuple[int, ...]
-    rivals: tuple[str, ...]  # the baselines that matter most
-
-    @property
-    def wanted(self) -> tuple[int, ...]:
-        return tuple(place for place in range(self.length) if place not in self.known)
-
-
-Clips = dict[str, Callable[[Model], list[np.ndarray]]]
-"""By name, what reads the windows of a clip, uint8 [t h w c] each, at the size and in the colours of a network."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Which clips, what is asked of each window, and how it is judged."""
-
-    clips: Callable[[Evaluate], dict[str, Clips]]  # by set
-    questions: dict[str, Question]
-    psnr: str  # the figure of metrics.psnr that counts
-    binary: bool = False  # SSIM of black and white frames
-
-
-PAST, BLEND = ("last_frame", "mean_of_past"), ("linear_blend",)
-
-WINDOW, PER_CLIP = 16, 4  # frames; windows
-SIDE, MULTIPLE = 64, 8  # pixels
-FAST = 24  # frames a second: from here on neighbours differ so little that every 2nd frame is taken
-DIGIT_CLIPS = 256
-
-
-def real_clips(settings: Evaluate) -> dict[str, Clips]:
-    """Sets of film: each folder of clips, its `test` folder if it has one, or all sets with one in a folder."""
-    sets: dict[str, Clips] = {}
-    for given in settings.data:
-        if not given.is_dir():
-            raise UserError(f"{given} is not a folder; give folders of clips, or of sets that have a test folder")
-        folders = [given] if films(given) else [f / "test" for f in (given, *sorted(given.iterdir()))]
-        found = {folder: films(folder) for folder in folders if folder.is_dir()}
-        if not any(found.values()):
-            raise UserError(f"no clips in {given}, in {given / 'test'}, or in the test folders of the sets in it")
-        for folder, files in found.items():
-            if files:
-                path = folder.resolve()
-                name = path.parent.name if path.name == "test" else path.name
-                if name in sets:
-                    raise UserError(f"two sets are named {name!r}; evaluate them one by one")
-                sets[name] = {file.name: partial(film_windows, file) for file in files[: settings.clips]}
-    return sets
-
-
-def films(folder: Path) -> list[Path]:
-    """The clips that lie in a folder, by name."""
-    kinds = (*video.VIDEO, ".gif", ".webp")
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in kinds and f.is_file())
-
-
-def film_windows(file: Path, model: Model) -> list[np.ndarray]:
-    """Evenly spaced windows of a film, its short side 64 pixels, every 2nd frame of fast ones."""
-    stride = 2 if video.probe(file).fps >= FAST else 1
-    multiple = math.lcm(MULTIPLE, model.bundle.model.multiple)
-    frames = video.read(file, short_side=SIDE, multiple=multiple, fit="crop", stride=stride).frames
-    starts = window_starts(len(frames), WINDOW, PER_CLIP)
-    if not starts:
-        raise UnreadableInput(f"{file.name} has {len(frames)} frames (every {stride}. taken); {WINDOW} are needed")
-    return [in_channels(frames[start : start + WINDOW], model.bundle.channels) for start in starts]
-
-
-def window_starts(num_frames: int, length: int, count: int) -> list[int]:
-    """Where `count` evenly spaced windows begin, the first at the start and the last at the end; fewer if they meet."""
-    if num_frames < length:
-        return []
-    return sorted({round(start) for start in np.linspace(0, num_frames - length, count)})
-
-
-def digit_clips(settings: Evaluate) -> dict[str, Clips]:
-    """The test clips of stochastic Moving MNIST, which are the same everywhere."""
-    if len(settings.data) != 1:
-        raise UserError("mcvd-digits takes one folder, that of the MNIST files")
-    images = load_images(settings.data[0], "test")
-
-    def read(i: int, model: Model) -> list[np.ndarray]:
-        return [in_channels(to_pixels(test_clip(images, i, 15)), model.bundle.channels)]
-
-    return {"digits": {str(i): partial(read, i) for i in range(min(settings.clips or DIGIT_CLIPS, DIGIT_CLIPS))}}
-
-
-def in_channels(frames: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [t h w c] with as many channels as a network takes."""
-    if frames.shape[3] == channels:
-        return frames
-    return np.repeat(grey(frames)[..., None], channels, axis=3)
-
-
-PROTOCOLS = {
-    "real-v1": Protocol(
-        real_clips,
-        {
-            "prediction": Question("prediction", 16, tuple(range(8)), PAST),
-            "interpolation_2x": Question("interpolation", 15, tuple(range(0, 15, 2)), BLEND),
-            "interpolation_4x": Question("interpolation", 13, tuple(range(0, 13, 4)), BLEND),
-        },
-        psnr="psnr",
-    ),
-    # Voleti et al. 2022 (MCVD): 5 -> 10, 10 samples of each clip (--samples 10), the best by each metric.
-    "mcvd-digits": Protocol(
-        digit_clips, {"prediction": Question("prediction", 15, tuple(range(5)), PAST)}, psnr="psnr_clip", binary=True
-    ),
-}
+OURS = ("single", "best", "mean_of_samples")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -213,7 +82,7 @@ def evaluate(settings: Evaluate, cancelled: Callable[[], bool] = never) -> Gener
             for task, question in protocol.questions.items() if cut else ():
                 asked = np.stack(cut)[:, : question.length]
                 samples = yield from collect(
-                    answer(model, *canvases(asked, settings, name, clip), question, settings, cancelled),
+                    question.answer(model, *canvases(asked, settings, name, clip), settings, cancelled),
                     Progress(done, total, "clips"),
                 )
                 for frames, some in zip(asked, np.split(samples, len(asked)), strict=True):
@@ -280,35 +149,6 @@ def canvases(asked: np.ndarray, settings: Evaluate, name: str, clip: str) -> tup
     return np.repeat(asked, settings.samples, axis=0), [noise_key(settings.seed, name, clip, *p) for p in places]
 
 
-def answer(
-    model: Model,
-    frames: np.ndarray,
-    seeds: Sequence[int],
-    question: Question,
-    settings: Evaluate,
-    cancelled: Callable[[], bool] = never,
-) -> Iterator[np.ndarray]:
-    """The wanted frames, uint8 [n wanted h w c], of windows [n t h w c] with a seed for each; BATCH at a time."""
-    size = model.shape(settings.window).window
-    for first in range(0, len(seeds), BATCH):
-        filled = frames[first : first + BATCH].copy()
-        filled[:, question.wanted] = 0
-        some = tuple(seeds[first : first + BATCH])
-        for number, window in enumerate(windows(question.known, question.wanted, size)):
-            places = sorted((*window.observed, *window.new))
-            part = as_tensor(filled[:, places])
-            known = torch.tensor([place in window.observed for place in places])
-            canvas = Canvas(
-                part,
-                known[None, :, None, None, None].expand(len(part), -1, 1, *part.shape[3:]),
-                torch.tensor(places)[None].expand(len(part), -1) - places[0],
-            )
-            *_, last = fill_canvas(model, canvas, settings, NoiseSource(some, number), cancelled)
-            for b, z in enumerate(last.z):
-                filled[b, window.new] = to_pixels(z)[[places.index(place) for place in window.new]]
-        yield filled[:, question.wanted]
-
-
 def collect(parts: Iterator[np.ndarray], sign: Progress) -> Generator[Event, None, np.ndarray]:
     """All parts in one, with a sign of life after each."""
     done = []
@@ -324,19 +164,17 @@ def noise_key(*parts: object) -> int:
 
 
 def judge(
-    frames: np.ndarray, question: Question, samples: np.ndarray, mean: np.ndarray, binary: bool = False
+    frames: np.ndarray, question: Question | Damaged, samples: np.ndarray, mean: np.ndarray, binary: bool = False
 ) -> Scores:
     """The figures of samples uint8 [n wanted h w c], of their mean, and of the baselines, against frames [t h w c]."""
     score = partial(compare, frames, question, binary=binary)
     each = [score(sample) for sample in samples]
     best = {name: max(figures[name] for figures in each) for name in ("psnr", "psnr_clip", "ssim")}
-    made = {
-        name: score(BASELINES[name](frames, question.known, question.wanted)) for name in baselines.FOR[question.kind]
-    }
+    made = {name: score(result) for name, result in question.baselines(frames).items()}
     return {"single": average(each), "best": best, "mean_of_samples": score(mean), **made}
 
 
-def compare(frames: np.ndarray, question: Question, result: np.ndarray, binary: bool = False) -> Figures:
+def compare(frames: np.ndarray, question: Question | Damaged, result: np.ndarray, binary: bool = False) -> Figures:
     """All figures of the wanted frames `result`."""
     truth = frames[list(question.wanted)]
     whole = put_in(frames, question, result)
@@ -348,17 +186,17 @@ def compare(frames: np.ndarray, question: Question, result: np.ndarray, binary: 
     }
 
 
-def put_in(frames: np.ndarray, question: Question, result: np.ndarray) -> np.ndarray:
+def put_in(frames: np.ndarray, question: Question | Damaged, result: np.ndarray) -> np.ndarray:
     """The window with `result` at the wanted places."""
     whole = frames.copy()
     whole[list(question.wanted)] = result
     return whole
 
 
-def draw(frames: np.ndarray, question: Question, sample: np.ndarray, mean: np.ndarray) -> bytes:
+def draw(frames: np.ndarray, question: Question | Damaged, sample: np.ndarray, mean: np.ndarray) -> bytes:
     """A contact sheet: truth, the first rival, one sample, the mean of samples, in rows."""
     rival = question.rivals[0]
-    guess = BASELINES[rival](frames, question.known, question.wanted)
+    guess = question.baselines(frames)[rival]
     rows = {"truth": None, rival: guess, "sample": sample, "mean": mean}
     pictures = [frames if result is None else put_in(frames, question, result) for result in rows.values()]
     labels = [
@@ -367,11 +205,6 @@ def draw(frames: np.ndarray, question: Question, sample: np.ndarray, mean: np.nd
         for place in range(len(frames))
     ]
     return video.contact_sheet(np.concatenate(pictures), len(frames), labels)
-
-
-def as_tensor(frames: np.ndarray) -> Tensor:
-    """uint8 [b t h w c] as float32 [b t c h w] in [-1, 1]."""
-    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
 
 
 def to_bytes(frames: np.ndarray) -> np.ndarray:
@@ -401,7 +234,7 @@ def sum_up(by_clip: Mapping[str, Sequence[Scores]]) -> dict[str, Any]:
     def column(who: str, name: str) -> np.ndarray:
         return np.array([clip[who][name] for clip in clips.values()])
 
-    rivals = [who for who in everyone if who in BASELINES]
+    rivals = [who for who in everyone if who not in OURS]
     return {
         "clips": len(clips),
         "windows": sum(map(len, by_clip.values())),
@@ -433,7 +266,7 @@ def headline(result: Mapping[str, Any], name: str, rivals: Sequence[str]) -> Fig
         "psnr": f["single"][name],
         "psnr_mean_of_samples": f["mean_of_samples"][name],
         "psnr_best": f["best"][name],
-        **{f"psnr_{who}": f[who][name] for who in f if who in BASELINES},
+        **{f"psnr_{who}": f[who][name] for who in f if who not in OURS},
     }
     for rival in rivals:
         gain = result["differences"]["mean_of_samples"][rival][name]
@@ -452,7 +285,8 @@ def as_table(report: Mapping[str, Any]) -> str:
     name, n = report["psnr"], report["samples"]
     tables = []
     for task, question in PROTOCOLS[report["protocol"]].questions.items():
-        made = baselines.FOR[question.kind]
+        figures = next(iter(report["sets"].values()))["tasks"][task]["figures"]
+        made = [who for who in figures if who not in OURS]
         gains = [(who, rival) for rival in question.rivals for who in ("single", "mean_of_samples")]
         spoken = {"single": "one", "mean_of_samples": f"mean of {n}", "best": f"best of {n}"}
         spoken |= {who: who.replace("_", " ") for who in made}

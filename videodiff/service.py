@@ -225,7 +225,7 @@ def outline(settings: Settings) -> Note:
         if settings.minutes is not None:
             text += f", {settings.minutes:g} minutes at most"
     elif isinstance(settings, Evaluate):
-        from videodiff.evaluate import PROTOCOLS
+        from videodiff.questions import PROTOCOLS
 
         protocol = PROTOCOLS[settings.protocol]
         sets = protocol.clips(settings)

@@ -376,9 +376,13 @@ class Evaluate(Sampling):
     """Measure a checkpoint on clips it has not seen, beside baselines, by a named protocol."""
 
     kind: Literal["evaluate"] = "evaluate"
-    data: tuple[Path, ...] = Field(description="real-v1: folders of clips; mcvd-digits: the folder of the MNIST files.")
+    data: tuple[Path, ...] = Field(
+        description="real-v1, restore-v1: folders of clips; mcvd-digits: the folder of the MNIST files."
+    )
     seed: int | None = Field(0, ge=0, lt=2**63, description="Same seed, same figures.")
-    protocol: Literal["real-v1", "mcvd-digits"] = Field("real-v1", description="What is asked and how it is judged.")
+    protocol: Literal["real-v1", "mcvd-digits", "restore-v1"] = Field(
+        "real-v1", description="What is asked and how it is judged."
+    )
     clips: int | None = Field(None, ge=1, description="At most this many clips of each folder.")
     samples: int = Field(4, ge=1, le=100, description="Samples of each window; MCVD takes 10.")
     report: Path | None = Field(None, description="Write all figures to this JSON file.")

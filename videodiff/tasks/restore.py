@@ -64,16 +64,19 @@ def lay_out(settings: Restore, shape: Shape) -> Notes:
         noise = estimate_noise(spool, given.frames)
         yield Note(f"the noise is estimated at {noise:.1f} grey levels (--noise to set it)")
     timeline = Timeline(places[:coloured], places[coloured:], places, given.fps, context=CONTEXT)
+    return Layout(spool, timeline, damage=damage_of(settings, noise))
+
+
+def damage_of(settings: Restore, noise: float | None = None) -> Damage:
+    """The damage that a request names, with this noise in grey levels where the request leaves it open."""
+    sigma = settings.noise if settings.noise is not None else noise or 0.0
     damage = {
         "denoise": Damage(operators.denoise),
         "deblur": Damage(partial(operators.deblur, width=settings.blur)),
-        "upscale": Damage(partial(operators.space_average, factor=factor), reduced=True),
+        "upscale": Damage(partial(operators.space_average, factor=settings.factor), reduced=True),
         "colorize": Damage(partial(operators.grey, weights=operators.LUMA), reduced=True),
     }[settings.operator]
-    sigma = noise or 0.0
-    if not damage.reduced:
-        sigma = max(sigma, ROUNDING)
-    return Layout(spool, timeline, damage=replace(damage, sigma=sigma / 127.5))
+    return replace(damage, sigma=(sigma if damage.reduced else max(sigma, ROUNDING)) / 127.5)
 
 
 ROUNDING = 12**-0.5
