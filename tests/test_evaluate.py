@@ -354,7 +354,7 @@ def test_the_network_never_sees_what_the_damage_took(films: Path, colour: str) -
     question = PROTOCOLS["restore-v1"].questions["inpaint"]
     one, two = (np.concatenate(list(question.answer(model, x[None], [1], settings))) for x in (frames, other))
     np.testing.assert_array_equal(one, two)
-    frames = frames // 2 + 60
+    frames = frames // 8 * 4 + 60  # means of four are whole numbers
     finer = frames.astype(int)
     finer[:, ::2, ::2] += 3 * (-1) ** np.arange(3)
     finer[:, 1::2, 1::2] -= 3 * (-1) ** np.arange(3)

@@ -122,3 +122,18 @@ def test_a_window_of_256_frames_is_planned_as_fast():
     began = time.process_time()
     assert sum(len(window.new) for window in windows(range(8), range(8, 20_008), 256)) == 20_000
     assert time.process_time() - began < 20
+
+
+@given(st.integers(1, 60), st.integers(0, 20), st.integers(3, 20))
+def test_a_small_context_gives_windows_more_new_frames(frames, context, size):
+    """Every window after the first looks back at that many frames, and as many as are left for the last one."""
+    plan = list(windows((), range(frames), size, context))
+    assert [place for window in plan for place in window.new] == list(range(frames))
+    least = min(context, size // 2)
+    for number, window in enumerate(plan):
+        assert len(window.observed) + len(window.new) <= size
+        if number:
+            assert len(window.observed) >= least
+            assert all(place in window.observed for place in range(window.new[0] - least, window.new[0]))
+        if window is not plan[-1]:
+            assert len(window.new) == size - (least if number else 0)

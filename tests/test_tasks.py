@@ -274,6 +274,142 @@ def test_generation_says_when_it_rounds_the_size():
     assert "37x20 is rounded to 40x16" in notes[0]
 
 
+# --- loop
+
+
+def test_a_loop_sees_its_beginning_again_behind_its_end(clip):
+    layout, _ = lay_out("loop", input=clip(12), frames=5)
+    t = layout.timeline
+    assert numbers(layout) == {**{n: n for n in range(12)}, **{17 + n: n for n in range(8)}}
+    assert list(t.wanted) == list(range(12, 17))
+    assert list(t.shown) == list(range(17))
+
+
+# --- edits: all frames are a guide
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "starts", "coded"),
+    [("edit", {"strength": 0.4}, 0.4, False), ("vary", {"amount": 0.2}, 0.2, True)],
+)
+def test_an_edit_wants_all_frames_and_keeps_them_as_a_guide(clip, task, more, starts, coded):
+    layout, _ = lay_out(task, input=clip(9), **more)
+    t, edit = layout.timeline, layout.edit
+    assert list(t.given) == []
+    assert list(t.wanted) == list(t.shown) == list(range(9))
+    assert [round(layout.spool.get(place).mean() / 10) for place in t.wanted] == list(range(9))
+    assert {edit.start(place) for place in t.wanted} == {starts}
+    assert edit.share(t.wanted) == starts
+    assert (edit.coded, edit.other) == (coded, None)
+
+
+def test_the_brightness_of_a_mask_is_the_share_of_the_strength(clip, tmp_path):
+    mask = np.zeros((1, 16, 16, 3), np.uint8)
+    mask[:, :4], mask[:, 4:8] = 255, 51
+    video.write(tmp_path / "mask", mask, 10)
+    layout, _ = lay_out("edit", input=clip(3), strength=0.5, mask=tmp_path / "mask" / "00000.png")
+    start = layout.edit.start(1)
+    np.testing.assert_allclose(start[:4], 0.5)
+    np.testing.assert_allclose(start[4:8], 0.1, rtol=1e-6)
+    assert not start[8:].any()
+
+
+def test_a_mask_that_is_black_or_a_guide_that_is_short_is_refused(clip, tmp_path):
+    source = clip(4)
+    video.write(tmp_path / "black.mkv", np.zeros((1, 16, 16, 3), np.uint8), 10)
+    with pytest.raises(UserError, match="black everywhere"):
+        lay_out("edit", input=source, mask=tmp_path / "black.mkv")
+    video.write(tmp_path / "white.mkv", np.full((1, 16, 16, 3), 255, np.uint8), 10)
+    with pytest.raises(UserError, match="3 frames and the clip 4"):
+        lay_out("edit", input=source, mask=tmp_path / "white.mkv", guide=clip(3, name="guide.mkv"))
+
+
+def test_a_morph_goes_from_the_first_frame_of_one_to_the_last_of_the_other(clip):
+    layout, _ = lay_out("morph", input=clip(9), to=clip(7, name="to.mkv"))
+    t, edit = layout.timeline, layout.edit
+    assert list(t.wanted) == list(t.shown) == list(range(7))
+    assert [edit.start(place) for place in t.wanted] == [*(n / 6 for n in range(6)), 0.0]
+    assert [round(layout.spool.get(place).mean() / 10) for place in t.wanted] == [0, 1, 2, 3, 4, 5, 6]
+    assert [round(layout.spool.get(edit.other(place)).mean() / 10) for place in t.wanted] == list(range(7))
+
+
+@pytest.mark.parametrize(("frames", "length"), [(None, 16), (5, 5)])
+def test_two_pictures_are_held_while_they_morph(clip, frames, length):
+    layout, _ = lay_out("morph", input=clip(1), to=clip(1, name="to.mkv"), frames=frames)
+    assert list(layout.timeline.shown) == list(range(length))
+
+
+@pytest.mark.parametrize(("first", "second", "frames"), [(2, 9, None), (9, 2, None), (5, 9, 6)])
+def test_a_morph_needs_frames_to_go_by(clip, first, second, frames):
+    with pytest.raises(UserError, match="frames"):
+        lay_out("morph", input=clip(first), to=clip(second, name="to.mkv"), frames=frames)
+
+
+# --- restore
+
+
+@pytest.mark.parametrize("operator", ["denoise", "deblur"])
+def test_of_a_damaged_clip_all_frames_are_wanted_and_there(clip, operator):
+    layout, notes = lay_out("restore", input=clip(6), operator=operator, noise=5)
+    t, damage = layout.timeline, layout.damage
+    assert (list(t.given), list(t.wanted)) == ([], list(range(6)))
+    assert damage.sigma == pytest.approx(5 / 127.5)
+    assert not damage.reduced
+    assert notes == []
+
+
+def test_noise_that_is_not_told_is_estimated_and_said_so(clip):
+    layout, notes = lay_out("restore", input=clip(4), operator="denoise")
+    assert layout.damage.sigma == pytest.approx(12**-0.5 / 127.5), "a clip without noise has that of bytes"
+    assert "--noise" in notes[0]
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_clip_to_be_enlarged_is_worked_on_at_its_own_size_or_the_network_s(clip, factor):
+    for size, own in ((8, 8), (40, 16)):
+        layout, _ = lay_out(
+            "restore", input=clip(3, size=(size, size), name=f"{size}.mkv"), operator="upscale", factor=factor
+        )
+        assert layout.spool.shape == (own * factor, own * factor, 3)
+        assert layout.damage.reduced
+        assert layout.damage.sigma == 0
+        frame = layout.spool.get(2)
+        np.testing.assert_array_equal(frame, frame[::factor, ::factor].repeat(factor, 0).repeat(factor, 1))
+
+
+def test_a_clip_to_be_coloured_is_grey_after_its_reference(tmp_path):
+    colours = np.zeros((5, 16, 16, 3), np.uint8)
+    colours[..., 0], colours[..., 2] = 200, 90
+    video.write(tmp_path / "clip.mkv", colours, 10)
+    video.write(tmp_path / "first", colours[:1], 10)
+    layout, _ = lay_out("restore", input=tmp_path / "clip.mkv", operator="colorize", reference=tmp_path / "first")
+    t = layout.timeline
+    assert (list(t.given), list(t.wanted), list(t.shown)) == ([0], [1, 2, 3, 4], [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(layout.spool.get(0), colours[0])
+    assert (layout.spool.get(1) == round(200 * LUMA[0] + 90 * LUMA[2])).all()
+
+
+def test_one_picture_cannot_be_restored_by_its_neighbours(clip):
+    with pytest.raises(UserError, match="two are needed"):
+        lay_out("restore", input=clip(1), operator="denoise")
+
+
+def test_slow_motion_and_holes_are_interpolation_and_infilling(clip, tmp_path):
+    source = clip(5)
+    slow, _ = lay_out("restore", input=source, operator="slowmo", factor=4)
+    same, _ = lay_out("interpolate", input=source, factor=4, slow=True)
+    assert slow.timeline == same.timeline
+    mask = np.zeros((1, 16, 16, 3), np.uint8)
+    mask[:, :5, :5] = 255
+    video.write(tmp_path / "mask", mask, 10)
+    layouts = [
+        lay_out("restore", input=source, operator="inpaint", mask=tmp_path / "mask")[0],
+        lay_out("infill", input=source, mask=tmp_path / "mask")[0],
+    ]
+    assert len({(*layout.timeline.given, -1, *layout.timeline.wanted) for layout in layouts}) == 1
+    np.testing.assert_array_equal(layouts[0].timeline.hole(3), layouts[1].timeline.hole(3))
+
+
 # --- all that read
 
 
@@ -283,7 +419,17 @@ READING = [
     ("interpolate", {"to": "itself"}),
     ("infill", {"missing": "0"}),
     ("infill", {"canvas": "64x64"}),
+    ("loop", {}),
+    ("edit", {}),
+    ("vary", {}),
+    ("morph", {"to": "itself"}),
+    ("restore", {"operator": "deblur"}),
+    ("restore", {"operator": "slowmo"}),
 ]
+
+
+def test_every_task_that_reads_is_among_these():
+    assert {task for task, _ in READING} == set(settings.TASKS) - {"generate"}
 
 
 @pytest.mark.parametrize(("task", "more"), READING)
