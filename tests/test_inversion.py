@@ -71,10 +71,10 @@ def test_higher_order_returns_more_at_equal_evaluations(ode: Callable) -> None:
 def test_codes_are_the_states_that_flow_to_the_clips(ode: Callable) -> None:
     data = ode("gmm16")
     start, clean, levels = problem(data, "linear")
-    for stepper in (Multistep(3), RK45(1e-7, 1e-8)):
-        last = code(mixture(data), clean, log_snr(levels[0], 1e-5, 600), stepper)
+    for stepper in (Multistep(3), RK45(1e-6, 1e-6)):
+        last = code(mixture(data), clean, log_snr(levels[0], 1e-5, 300), stepper)
         assert last.s == pytest.approx(levels[0], rel=1e-12)
-        assert error(last.z, start, data["data"]) < 1e-5 * levels[0]
+        assert error(last.z, start, data["data"]) < 2e-5 * levels[0]
 
 
 def test_an_easy_flow_is_climbed_exactly() -> None:
