@@ -106,7 +106,9 @@ SAMPLERS: dict[str, Sampler] = {
     "langevin": Sampler(Langevin(30), "annealed Langevin: 30 evaluations a level, for 30 levels up"),
     # As many steps as the tolerance needs; the levels are only where to show how far it is
     "rk45": Sampler(RK45(), "Dormand-Prince 5(4) along the flow to a tolerance of 1e-3: 50 evaluations and more"),
-    "dpm_adaptive": Sampler(AdaptiveDPM(3), "DPM-Solver-23 along the flow to a tolerance of .05: 40 evaluations and more"),
+    "dpm_adaptive": Sampler(
+        AdaptiveDPM(3), "DPM-Solver-23 along the flow to a tolerance of .05: 40 evaluations and more"
+    ),
 }
 DEFAULT_SAMPLER = "dpm4"
 """Least far behind the best, over exact problems and the shipped networks, at 8 to 25 evaluations (docs/log.md 11)."""
