@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
         "flow",
         "files",
     },
-    {"models", "sampling", "datasets", "metrics", "tasks", "losses", "variational", "monotone", "guess"},
+    {"models", "sampling", "datasets", "metrics", "tasks", "losses", "variational", "monotone", "guess", "smoothing"},
     {"centred", "denoiser", "conditioning", "guidance", "likelihood", "baselines"},
     {"checkpoint", "restoration"},
     {"pipeline", "train"},

@@ -33,6 +33,7 @@ from videodiff.restoration import METHODS, Measurement, restore
 from videodiff.sampling import Before, Plan, Step, Stepper, make_plan, repaint, row, sample
 from videodiff.sampling.inversion import encode, slerp
 from videodiff.settings import Restore, Sampling
+from videodiff.smoothing import local
 from videodiff.tasks.layout import Damage, Layout, Shape
 from videodiff.types import Canvas, Denoise
 from videodiff.video import jpeg
@@ -135,7 +136,8 @@ def fill_canvas(
         yield Step(0, 0, 0.0, canvas.frames, canvas.frames)
         return
     g = guess(canvas, model.bundle.spread)
-    denoise, before, unit = _conditioned(model, canvas, g, settings, cancelled)
+    guided = canvas.start is not None or canvas.noise is not None
+    denoise, before, unit = _conditioned(model, canvas, g, settings, cancelled, guided)
     stepper, plan = make_walk(model, settings, share)
     scale = spread(unit, canvas.frames)
     n = noise.draw(canvas.frames.shape[1:], kind="start") if canvas.noise is None else canvas.noise
@@ -153,12 +155,13 @@ def fill_canvas(
 
 
 def _conditioned(
-    model: Model, canvas: Canvas, g: Guess, settings: Sampling, cancelled: Callable[[], bool]
+    model: Model, canvas: Canvas, g: Guess, settings: Sampling, cancelled: Callable[[], bool], guided: bool
 ) -> tuple[Denoise, Before | None, Tensor]:
     """The denoiser that knows what the canvas gives, what is to be done before each evaluation, and the unit [b]."""
 
     def bind(canvas: Canvas, g: Guess) -> Denoise:
-        return cancellable(model.denoiser.bind(canvas, g), cancelled)
+        denoise = _by_itself(model, canvas, g) if guided and not canvas.known.any() else model.denoiser.bind(canvas, g)
+        return cancellable(denoise, cancelled)
 
     native = settings.conditioning == "concat"
     unit = torch.full((len(g.sd),), model.bundle.spread.unknown, device=g.sd.device)
@@ -180,6 +183,28 @@ def _conditioned(
     if settings.threshold is not None:
         denoise = dynamic_threshold(denoise, settings.threshold)
     return denoise, before, unit
+
+
+VISIBLE = 2.0
+"""The level up to which a clip under noise still shows what it is like (measured on train clips, docs/log.md)."""
+
+
+def _by_itself(model: Model, canvas: Canvas, g: Guess) -> Denoise:
+    """D where nothing is known: centred on what the clip under noise itself shows, instead of on nothing.
+
+    A network that has seen few clips without known frames knows little of them: at level .2 it comes within 25 dB of
+    the clip, the local means of z within 29, and the network centred on these within 30 (docs/log.md).
+    """
+
+    def denoise(z: Tensor, s: Tensor) -> Tensor:
+        mean, v = local(z, s)
+        sd = v.sqrt().clamp(max=model.bundle.spread.unknown)
+        own = Guess(mean, sd, mean, mean, torch.cat([g.maps[:, :, :1], sd, g.maps[:, :, 2:]], 2), g.reach)
+        shows = spread(s <= VISIBLE, z)
+        parts = (torch.where(shows, getattr(own, name), getattr(g, name)) for name in Guess.__dataclass_fields__)
+        return model.denoiser(z, s, canvas, Guess(*parts))
+
+    return denoise
 
 
 Conditioning = Callable[[Denoise, Canvas], tuple[Denoise, Before | None]]
@@ -235,7 +260,7 @@ def code(
     """
     canvas, frames = canvas.to(model.device), frames.to(model.device)
     g = guess(canvas, model.bundle.spread)
-    denoise, _, unit = _conditioned(model, canvas, g, settings, cancelled)
+    denoise, _, unit = _conditioned(model, canvas, g, settings, cancelled, guided=True)
     stepper, plan = make_walk(model, settings)
     scale = spread(unit, frames)
     for step in encode(scaled(denoise, unit), frames / scale, plan, stepper):

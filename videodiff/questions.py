@@ -25,7 +25,7 @@ from videodiff.metrics.pixels import grey
 from videodiff.noise import NoiseSource
 from videodiff.pipeline import Model, fill_canvas, never, restored, to_pixels
 from videodiff.planner import windows
-from videodiff.restoration import Measurement, first_estimate
+from videodiff.restoration import Measurement, first_estimate, lifted
 from videodiff.settings import Evaluate, Restore, Sampling
 from videodiff.tasks.restore import damage_of
 from videodiff.types import Canvas
@@ -162,8 +162,7 @@ class Damaged:
         y = operator(truth)
         noise = torch.stack([noise_like(*pair) for pair in zip(y, truth, strict=True)])
         y = rounded_to_bytes(y + damage.sigma * noise)
-        whole = operator.pinv(y) if self.kind == "upscale" else y.expand_as(truth)
-        frames = torch.where(known, truth, whole)
+        frames = torch.where(known, truth, lifted(operator, y, truth) if damage.reduced else y)
         return Canvas(frames, known, index), Measurement(operator, y, damage.sigma)
 
 

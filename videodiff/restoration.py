@@ -22,12 +22,11 @@ from videodiff.noise import NoiseSource
 from videodiff.operators import Operator
 from videodiff.sampling import Plan, Step, Stepper, sample
 from videodiff.sampling.spectral import Spectral
+from videodiff.smoothing import lee
 from videodiff.types import Canvas, Denoise
 
 TRUST = 0.2
 """How far a frame may be from its damaged self, as a standard deviation: the weight of A^-1 against noise in y."""
-LEAST = 0.02
-"""A spread below which no place counts as still."""
 LEVEL = 0.1
 """The noise under which an estimate is shown to the network, at least."""
 HALFWAY = 0.5
@@ -96,9 +95,9 @@ def first_estimate(given: Measurement, canvas: Canvas, carry: bool = False) -> t
     """The clip as well as it can be had without a network, and the standard deviation of the noise that was in it.
 
     Least squares about the damaged frames, |y - A x|^2 / sigma^2 + |x - frames|^2 / TRUST^2, in the operator's singular
-    frame; then Lee's filter (1980): a mean over neighbours in space and time, as far as a place varies no more than the
-    noise does. A smaller picture is enlarged first (bicubic). With `carry`, what A does not see, such as colour, comes
-    from the known frames along the optical flow.
+    frame; then Lee's filter (`smoothing.py`): means over neighbours in space and time, as far as a place varies no more
+    than the noise does. A smaller picture is enlarged first (bicubic). With `carry`, what A does not see, such as
+    colour, comes from the known frames along the optical flow.
     """
     guide = canvas.frames
     if given.y.shape[-2:] != guide.shape[-2:]:
@@ -112,46 +111,27 @@ def first_estimate(given: Measurement, canvas: Canvas, carry: bool = False) -> t
     x = guide + given.operator.from_spectrum(gain * residual)
     # The noise of y that is in the guide, and what of it the correction takes away or adds.
     noise = float((given.sigma * (1 + gain * (1 - singular))).expand(x.shape[1:]).square().mean().sqrt())
-    x = lee(x, noise)
+    if noise:
+        x = lee(x, x.new_full(x.shape[:1], noise))
     return torch.where(canvas.known, canvas.frames, x), noise
 
 
-def lee(x: Tensor, noise: float) -> Tensor:
-    """The clip [b t c h w] with white noise of that deviation filtered by its neighbours in space and time.
-
-    Lee 1980 in three dimensions: mean + v / (v + noise^2) (x - mean), with the local variance v beyond the noise's.
-    """
-    if noise == 0:
-        return x
-    mean = _mean(x, (1, 1, 1))
-    v = _mean((x - mean).square().mean(2, keepdim=True), (1, 2, 2)) - noise**2 * (1 - 1 / 27)
-    v = v.clamp(min=LEAST**2)
-    return mean + v / (v + noise**2) * (x - mean)
-
-
-def _mean(x: Tensor, radius: tuple[int, int, int]) -> Tensor:
-    """Means over boxes in time, height and width, the border repeated outwards."""
-    t, h, w = radius
-    padded = F.pad(x.transpose(1, 2), (w, w, h, h, t, t), mode="replicate")
-    return F.avg_pool3d(padded, (2 * t + 1, 2 * h + 1, 2 * w + 1), 1).transpose(1, 2)
+def lifted(operator: Operator, y: Tensor, like: Tensor) -> Tensor:
+    """What is left of clips, laid out like them: grey in all channels, pixels as squares, the rest as it is."""
+    return y.expand_as(like) if y.shape[2] < like.shape[2] else operator.pinv(y)
 
 
 def _carried(given: Measurement, canvas: Canvas) -> Tensor:
     """The frames, with what the operator does not see taken from the known frame before, or after, as things moved."""
-
-    def seen(x: Tensor) -> Tensor:
-        return given.operator.pinv(given.operator(x))
-
-    frames, view = canvas.frames.clone(), seen(canvas.frames)
+    seen = lifted(given.operator, given.operator(canvas.frames), canvas.frames)
+    unseen = canvas.frames - seen
     full = {i for i, known in enumerate(canvas.known[0].flatten(1).all(1).tolist()) if known}
     first = min(full)
-    for i in (*range(first - 1, -1, -1), *range(first + 1, frames.shape[1])):
+    for i in (*range(first - 1, -1, -1), *range(first + 1, seen.shape[1])):
         if i not in full:
             j = i + 1 if i < first else i - 1
-            moved = view.clone()
-            moved[:, i] = warp(frames[:, j], flow(view[:, i], view[:, j]))
-            frames[:, i] = (view + moved - seen(moved))[:, i]
-    return frames
+            unseen[:, i] = warp(unseen[:, j], flow(seen[:, i], seen[:, j]))
+    return seen + unseen - torch.where(canvas.known, 0.0, lifted(given.operator, given.operator(unseen), unseen))
 
 
 def _about(denoise: Denoise, estimate: Tensor) -> Denoise:
