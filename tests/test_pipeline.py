@@ -14,7 +14,7 @@ from PIL import Image
 
 from videodiff import pipeline
 from videodiff.denoiser import Cancelled
-from videodiff.errors import LimitExceeded, UserError
+from videodiff.errors import LimitExceeded, OutOfResources, UserError
 from videodiff.events import Progress
 from videodiff.noise import NoiseSource
 from videodiff.pipeline import (
@@ -228,6 +228,15 @@ def test_a_window_beyond_all_memory_is_refused(tiny, model):
             check_memory(model, layout, request(tiny, average=16))
         with pytest.raises(LimitExceeded, match="64 frames"):
             check_memory(model, layout, request(tiny, window=64))
+
+
+def test_a_pass_backward_asks_for_more_memory(tiny, model, monkeypatch):
+    monkeypatch.setattr(pipeline, "free_memory", lambda device: 300_000_000)
+    with Spool((128, 128, 3)) as spool:
+        layout = Layout(spool, Timeline((), range(8), range(8), Fraction(10)))
+        check_memory(model, layout, request(tiny))
+        with pytest.raises(OutOfResources, match="about 0[.]6 GB"):
+            check_memory(model, layout, request(tiny, conditioning="reconstruction"))
 
 
 # --- any length, through the spool

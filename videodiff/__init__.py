@@ -1,4 +1,4 @@
-"""videodiff: continue, interpolate, infill and generate video clips with a space-time diffusion model.
+"""videodiff: continue, interpolate, infill, edit, restore and generate video clips with a space-time diffusion model.
 
     import videodiff
     bundle = videodiff.load("motion")
@@ -19,10 +19,16 @@ _HOMES = {
     "Predict": "videodiff.settings",
     "Interpolate": "videodiff.settings",
     "Infill": "videodiff.settings",
+    "Loop": "videodiff.settings",
+    "Edit": "videodiff.settings",
+    "Vary": "videodiff.settings",
+    "Morph": "videodiff.settings",
+    "Restore": "videodiff.settings",
     "Generate": "videodiff.settings",
     "Evaluate": "videodiff.settings",
     "Train": "videodiff.settings",
     "UserError": "videodiff.errors",
+    "Cancelled": "videodiff.denoiser",
     "Canvas": "videodiff.types",
     "fit": "videodiff.train",
     "SAMPLERS": "videodiff.sampling",
