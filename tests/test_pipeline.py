@@ -235,7 +235,7 @@ def test_a_pass_backward_asks_for_more_memory(tiny, model, monkeypatch):
     with Spool((128, 128, 3)) as spool:
         layout = Layout(spool, Timeline((), range(8), range(8), Fraction(10)))
         check_memory(model, layout, request(tiny))
-        with pytest.raises(OutOfResources, match="about 0[.]6 GB"):
+        with pytest.raises(OutOfResources, match=r"about 0\.6 GB"):
             check_memory(model, layout, request(tiny, conditioning="reconstruction"))
 
 
