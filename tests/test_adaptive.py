@@ -146,3 +146,13 @@ def test_a_tolerance_that_cannot_be_met_is_refused() -> None:
 
     with pytest.raises(UserError, match=r"no step is short enough .* near noise level 1:"):
         run(jumping, torch.ones(1, 2).double(), Plan((80.0, 0.01, 0.0)), RK45(1e-12, 1e-12))
+
+
+def test_a_field_too_rough_for_its_tolerance_ends_in_a_reason() -> None:
+    """Not in hours of ever shorter steps."""
+
+    def rough(z: Tensor, s: Tensor) -> Tensor:
+        return torch.sin(1e5 * z)
+
+    with pytest.raises(UserError, match="larger tolerance"):
+        list(sample(rough, torch.ones(1, 3), Plan((80.0, 0.02, 0.0)), RK45(1e-5, 1e-5), NoiseSource((0,))))

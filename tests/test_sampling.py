@@ -8,9 +8,12 @@ import torch
 from oracles import NOISE, gaussian, mixture, problems, walk
 from torch import Tensor
 
+from videodiff.conditioning import pigdm, reconstruction
 from videodiff.denoiser import Cancelled, cancellable, counted
 from videodiff.errors import UserError
+from videodiff.guidance import classifier
 from videodiff.noise import NoiseSource
+from videodiff.operators import Inpaint
 from videodiff.sampling import (
     SAMPLERS,
     Evaluate,
@@ -148,3 +151,12 @@ def test_a_denoiser_without_a_derivative_is_refused() -> None:
         Evaluate(sampling_pixels).slope(torch.ones(1, 2, 2, 2), 1.0)
     with pytest.raises(UserError, match="no derivative"):
         Evaluate(lambda z, s: gaussian(z.detach(), s.detach())).slope(torch.ones(1, 2), 1.0)
+    # Guidance by a gradient starts it at z, so only the derivative through s would be left: wrong, and finite.
+    y = torch.ones(1, 2)
+    for guided in (
+        reconstruction(gaussian, lambda x: x, y),
+        pigdm(gaussian, Inpaint(torch.ones(1, 2, dtype=torch.bool)), y),
+        classifier(gaussian, lambda z, s: -z.square().sum(-1), 1.0),
+    ):
+        with pytest.raises(UserError, match="guidance by a gradient"):
+            Evaluate(guided).slope(torch.ones(1, 2), 1.0)

@@ -15,6 +15,7 @@ from torch import Tensor
 from videodiff.noise import spread
 from videodiff.operators import Operator
 from videodiff.sampling import Before
+from videodiff.sampling.evaluate import leaf
 from videodiff.types import Canvas, Denoise
 
 
@@ -92,7 +93,7 @@ def _pulled(denoise: Denoise, loss: Callable[[Tensor, Tensor], Tensor]) -> Denoi
 
     def pulled(z: Tensor, s: Tensor) -> Tensor:
         with torch.enable_grad():
-            z = z.detach().requires_grad_()
+            z = leaf(z)
             x0 = denoise(z, s)
             (gradient,) = torch.autograd.grad(loss(x0, s), z)
         return x0.detach() - gradient / 2

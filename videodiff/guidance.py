@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videodiff.errors import UserError
 from videodiff.noise import spread
+from videodiff.sampling.evaluate import leaf
 from videodiff.types import Denoise
 
 
@@ -99,7 +100,7 @@ def classifier(denoise: Denoise, log_prob: Callable[[Tensor, Tensor], Tensor], w
 
     def guided(z: Tensor, s: Tensor) -> Tensor:
         with torch.enable_grad():
-            z_ = z.detach().requires_grad_()
+            z_ = leaf(z)
             (gradient,) = torch.autograd.grad(log_prob(z_, s).sum(), z_)
         return denoise(z, s) + w * spread(s, z) ** 2 * gradient
 

@@ -88,7 +88,7 @@ SAMPLERS: dict[str, Sampler] = {
     "pndm": Sampler(PNDM(4), "F-PNDM: four evaluations in the first three steps, then one; in the end second order"),
     "s_pndm": Sampler(PNDM(2), "S-PNDM: two evaluations in the first step, then one; second order"),
     # With noise
-    "ddpm": Sampler(Ancestral(), "DDPM, the variance the network learned, else the small one: 50 evaluations up"),
+    "ddpm": Sampler(Ancestral(), "DDPM with its small variance, or what a network learned of it: 50 evaluations up"),
     "ddpm_large": Sampler(Ancestral("large"), "DDPM with its large variance: 50 evaluations up"),
     "euler_ancestral": Sampler(FirstOrder(1.0), "Euler ancestral: DDPM with the small variance"),
     "sde_dpmpp_2m": Sampler(

@@ -29,6 +29,8 @@ from videodiff.sampling.steppers import Draw
 SHRINK, GROW = 0.2, 10.0
 SAFETY = 0.9
 """A step changes at most this much, and aims this far below its tolerance (Hairer, Norsett and Wanner 1993, II.4)."""
+MOST = 1000
+"""Trial steps in one move after which the field is called too rough: the smooth ones of the tests take under 100."""
 SMALLEST = 1e-7
 """A step of the clock below which no field is smooth enough to go on."""
 
@@ -57,7 +59,9 @@ def integrate(
         raise UserError(f"rtol {pair.rtol:g} is below what {z.dtype} can hold; give {least:.0e} or more")
     u, end = [pair.clock(s)] * len(z), pair.clock(s_next)
     steps: list[float] = history.pop() if history else [pair.first] * len(z)
-    while min(u) < end:
+    for _ in range(MOST):
+        if min(u) >= end:
+            break
         goals = [end if a + h >= end else a + h for a, h in zip(u, steps, strict=True)]
         trial = pair.attempt(evaluate, here, u, [goal - a for goal, a in zip(goals, u, strict=True)])
         errors = _errors(pair, here.z, trial, [pair.level(a) for a in u], [pair.level(a) for a in goals])
@@ -83,6 +87,11 @@ def integrate(
             here = _choose(mask, trial.end, here)
         elif min(u) < end:
             here = evaluate(z, _levels([pair.level(a) for a in u], z))
+    else:
+        raise UserError(
+            f"{MOST} steps were not enough to reach noise level {s_next:.3g} at rtol {pair.rtol:g}; ask for a larger "
+            "tolerance, or take a sampler with fixed steps"
+        )
     history.append(steps)
     return z, here.x0
 

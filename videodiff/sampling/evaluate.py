@@ -21,6 +21,16 @@ Before = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
 """`z = before(z, s, draw)`: changes the state right before each evaluation, at the level s [b] of that evaluation."""
 
 
+def leaf(z: Tensor) -> Tensor:
+    """z as the leaf of a gradient, for denoisers that answer with one.
+
+    A leaf has no past, so the forward derivative of `Evaluate.slope` would be lost here without a word: it is refused.
+    """
+    if forward_ad.unpack_dual(z).tangent is not None:
+        raise UserError("guidance by a gradient has no derivative of its own; take another sampler than 'genie'")
+    return z.detach().requires_grad_()
+
+
 class Node(NamedTuple):
     """One network evaluation: the level, the state that was shown, and the clean clip it answered.
 

@@ -56,7 +56,7 @@ def sample(
     z: [b ...] at the first level: `s n` for a new clip, `guide + s n` to keep something of a guide. Its precision is
     that of the whole walk (float32 in the product, float64 in proofs). Noise is keyed by the move's place in the plan.
     before: changes the state right before each evaluation; it may draw one noise per move.
-    fraction: the `denoiser.LearnedVariance` that `denoise` writes to; only `ddpm_learned` asks for it.
+    fraction: the `denoiser.LearnedVariance` that `denoise` writes to; only `ddpm` asks for it.
     """
     x0, history = z, list[Node]()
     shape, like = z.shape, z.new_empty(0)
