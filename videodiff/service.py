@@ -30,6 +30,7 @@ from videodiff.pipeline import (
     to_pixels,
     window_canvas,
 )
+from videodiff.sampling import Plan, sampler
 from videodiff.settings import Bpd, Demo, Evaluate, Predict, Sampling, Settings, Task, Train
 from videodiff.tasks import TASKS
 from videodiff.tasks.layout import Layout
@@ -199,6 +200,8 @@ def estimate(model: Model, layout: Layout, settings: Task, output: Path) -> Note
         pass
     seconds = (time.perf_counter() - began) * total * settings.average
     height, width, _ = layout.spool.shape
+    # A sampler that chooses its own steps takes as many evaluations as its tolerance asks for in each move.
+    unknown = sampler(settings.sampler).evaluations(Plan((1.0, 0.0))) is None
     data = {
         "output": str(output),
         "frames": len(timeline.shown),
@@ -212,7 +215,8 @@ def estimate(model: Model, layout: Layout, settings: Task, output: Path) -> Note
     }
     return Note(
         f"would write {output}: {data['frames']} frames of {width}x{height}, {data['new_frames']} of them new, in "
-        f"{data['windows']} windows, {data['evaluations']} evaluations, about {seconds:.0f} s on {model.device.type}",
+        f"{data['windows']} windows, {'many times ' if unknown else ''}{data['evaluations']} evaluations, "
+        f"{'more than' if unknown else 'about'} {seconds:.0f} s on {model.device.type}",
         data,
     )
 
