@@ -44,9 +44,7 @@ def encode(denoise: Denoise, x0: Tensor, plan: Plan, stepper: Stepper) -> Iterat
 def climb(denoise: Denoise, z: Tensor, levels: Sequence[float], stepper: Stepper) -> Iterator[Step]:
     """Steps along the probability flow from z [b ...] at levels[0] through rising levels to the last of them."""
     if any(s_next <= s for s, s_next in itertools.pairwise(levels)):
-        raise UserError(
-            "this plan jumps back up, and a code lies on the flow: take a sampler such as ddim or dpm3"
-        )
+        raise UserError("this plan jumps back up, and a code lies on the flow: take a sampler such as ddim or dpm3")
 
     evaluate = Evaluate(denoise)
 
