@@ -247,7 +247,7 @@ class Edit(Redraw):
 
     kind: Literal["edit"] = "edit"
     input: Path = Field(description="A clip, a picture, a folder of pictures, or a folder of clips (each is done).")
-    strength: float = Field(0.5, ge=0, le=1, description="How much is redrawn: 0 nothing, 1 all, whatever was there.")
+    strength: float = Field(0.3, ge=0, le=1, description="How much is redrawn: 0 nothing, 1 all, whatever was there.")
     mask: Path | None = Field(
         None, description="Where: a picture or a clip; white takes the whole strength, grey its share, black nothing."
     )
@@ -267,7 +267,7 @@ class Vary(Redraw):
 
     kind: Literal["vary"] = "vary"
     input: Path = Field(description="A clip, a picture, a folder of pictures, or a folder of clips (each is done).")
-    amount: float = Field(0.3, ge=0, le=1, description="How far: 0 gives the clip, 1 one that has nothing of it.")
+    amount: float = Field(0.1, ge=0, le=1, description="How far: 0 gives the clip, 1 one that has nothing of it.")
     steps: int = Field(16, ge=1, le=1000, description="Levels of noise on the way up and again on the way down.")
 
 
