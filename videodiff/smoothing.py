@@ -40,6 +40,8 @@ def lee(z: Tensor, s: Tensor) -> Tensor:
 
 def box(x: Tensor, reach: tuple[int, int, int]) -> Tensor:
     """Means over boxes that reach so far in time, height and width, the border repeated outwards."""
-    t, h, w = reach
-    padded = F.pad(x.transpose(1, 2), (w, w, h, h, t, t), mode="replicate")
-    return F.avg_pool3d(padded, (2 * t + 1, 2 * h + 1, 2 * w + 1), 1).transpose(1, 2)
+    for axis, r in zip((1, 3, 4), reach, strict=True):  # one axis after the other: a sum of widths, not their product
+        rows = x.movedim(axis, -1)
+        padded = F.pad(rows.flatten(0, -2)[:, None], (r, r), mode="replicate")
+        x = F.avg_pool1d(padded, 2 * r + 1, 1)[:, 0].view(rows.shape).movedim(-1, axis)
+    return x
