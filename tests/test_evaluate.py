@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import videodiff.evaluate as module
 from videodiff import questions, video
 from videodiff.baselines import BASELINES, FOR
 from videodiff.checkpoint import Levels, Window, save
@@ -394,7 +393,7 @@ def fake_digits(folder: Path, split: str) -> torch.Tensor:
 
 
 def test_digits_are_judged_as_mcvd_does(grey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "load_images", fake_digits)
+    monkeypatch.setattr(questions, "load_images", fake_digits)
     events, report = run(request(tmp_path, grey, protocol="mcvd-digits", clips=2, samples=2))
     result = report["sets"]["digits"]["tasks"]["prediction"]
     assert result["clips"] == result["windows"] == 2

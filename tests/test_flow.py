@@ -213,10 +213,11 @@ def test_warping_by_the_flow_brings_the_second_frame_to_the_first(c: int) -> Non
 def test_a_warp_has_its_derivative_in_forward_mode() -> None:
     torch.manual_seed(0)
     x, by = torch.randn(2, 3, 6, 9, dtype=torch.float64), 4 * torch.randn(2, 2, 6, 9, dtype=torch.float64)
-    change, h = torch.randn_like(by), 1e-6
-    with forward_ad.dual_level():
-        out, slope = forward_ad.unpack_dual(warp(x, forward_ad.make_dual(by, change)))
-    assert torch.equal(out, warp(x, by))
-    torch.testing.assert_close(
-        slope, (warp(x, by + h * change) - warp(x, by - h * change)) / (2 * h), rtol=0, atol=1e-6
-    )
+    change, turn, h = torch.randn_like(by), torch.randn_like(x), 1e-6
+    for dx, dby in ((0 * turn, change), (turn, 0 * change), (turn, change)):
+        with forward_ad.dual_level():
+            duals = (forward_ad.make_dual(a, da) if da.any() else a for a, da in ((x, dx), (by, dby)))
+            out, slope = forward_ad.unpack_dual(warp(*duals))
+        assert torch.equal(out, warp(x, by))
+        difference = (warp(x + h * dx, by + h * dby) - warp(x - h * dx, by - h * dby)) / (2 * h)
+        torch.testing.assert_close(slope, difference, rtol=0, atol=1e-6)

@@ -62,8 +62,13 @@ def warp(x: Tensor, displacement: Tensor) -> Tensor:
     grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)
     place = grid + displacement.movedim(1, -1) * torch.tensor([2 / w, 2 / h], device=x.device, dtype=x.dtype)
     place, slope = forward_ad.unpack_dual(place.nan_to_num())  # grid_sample reads beyond its memory where it is nan
-    out = _bilinear(x, place)
-    return out if slope is None else forward_ad.make_dual(out, _along(x, place, slope))
+    x, change = forward_ad.unpack_dual(x)
+    out, tangents = _bilinear(x, place), []
+    if slope is not None:
+        tangents.append(_along(x, place, slope))
+    if change is not None:
+        tangents.append(_bilinear(change, place))  # a warp is linear in what is warped
+    return forward_ad.make_dual(out, sum(tangents)) if tangents else out
 
 
 def _bilinear(x: Tensor, place: Tensor) -> Tensor:
