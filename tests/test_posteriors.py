@@ -131,12 +131,12 @@ METHODS: dict[str, Callable[[Problem], Step]] = {
 # --- Known pixels -----------------------------------------------------------------------------------------------------
 
 # method: evaluations, then (mean error, variance ratio) for prediction, interpolation, inpaint_box.
-# Two cells of the box are our own, of 1024 samples: replacement, where that table has .89 and 2.89, and deterministic
-# reconstruction, where it has .70 and 2.06. Means of these methods are exact in a run without noise (all maps are
-# affine): 1.02 and .82. So those two are 32 samples' luck; the box leaves few independent directions.
+# These are figures of another implementation with 32 samples. Two cells of the box are missed, and expected to be:
+# replacement, with a variance ratio of 2.07 to 2.30, and deterministic reconstruction, with an error of .82 (both exact
+# in a run without noise, as all maps are affine). Why is not known.
 Figures = tuple[float, float]
 BY_MASK: dict[str, tuple[int, Figures, Figures, Figures]] = {
-    "replacement": (100, (0.76, 1.44), (0.71, 1.93), (1.02, 2.30)),
+    "replacement": (100, (0.76, 1.44), (0.71, 1.93), (0.89, 2.89)),
     "RePaint, 5 times, jump 10": (460, (0.40, 1.18), (0.27, 1.22), (0.50, 1.53)),
     "RePaint, 10 times, jump 10": (910, (0.35, 1.00), (0.23, 1.15), (0.47, 1.26)),
     "RePaint, 10 times, jump 1": (991, (0.20, 0.90), (0.13, 1.02), (0.24, 1.14)),
@@ -144,11 +144,12 @@ BY_MASK: dict[str, tuple[int, Figures, Figures, Figures]] = {
     "reconstruction 2": (100, (0.41, 0.99), (0.27, 0.97), (0.61, 1.35)),
     "reconstruction 5": (100, (0.22, 0.74), (0.19, 0.63), (0.33, 0.76)),
     "reconstruction 10": (100, (0.31, 0.57), (0.33, 0.45), (0.39, 0.45)),
-    "reconstruction 2, deterministic": (100, (0.53, 1.21), (0.64, 1.62), (0.82, 1.83)),
+    "reconstruction 2, deterministic": (100, (0.53, 1.21), (0.64, 1.62), (0.70, 2.06)),
     "PiGDM": (100, (0.35, 1.04), (0.40, 1.12), (0.55, 1.50)),
     "DDRM 20": (20, (0.75, 1.01), (0.85, 1.36), (1.09, 1.64)),
     "DDRM 100": (100, (0.43, 0.92), (0.34, 1.00), (0.70, 1.34)),
 }
+MISSED = {("replacement", "inpaint_box"), ("reconstruction 2, deterministic", "inpaint_box")}
 QUICK = {("reconstruction 2", "inpaint_box"), ("PiGDM", "interpolation")}
 CELLS = [
     pytest.param(
@@ -157,7 +158,10 @@ CELLS = [
         evaluations,
         cell,
         id=f"{method}-{mask}",
-        marks=[] if method in ("replacement", "DDRM 20") or (method, mask) in QUICK else [pytest.mark.slow],
+        marks=[
+            *([] if method in ("replacement", "DDRM 20") or (method, mask) in QUICK else [pytest.mark.slow]),
+            *([pytest.mark.xfail(strict=True, reason="docs/log.md 14")] if (method, mask) in MISSED else []),
+        ],
     )
     for method, (evaluations, *cells) in BY_MASK.items()
     for mask, cell in zip(MASKS, cells, strict=False)
@@ -165,10 +169,10 @@ CELLS = [
 
 
 def check(figures: Figures, expected: Figures) -> None:
-    """At most 0.1 sd farther from the posterior mean; the variance within a fifth, or nearer to the posterior's."""
+    """At most 0.1 sd farther from the posterior mean, and the variance within a fifth."""
     (error, ratio), (error_there, ratio_there) = figures, expected
     assert error <= error_there + 0.1, figures
-    assert 0.8 <= ratio / ratio_there <= 1.2 or abs(np.log(ratio)) < abs(np.log(ratio_there)), figures
+    assert 0.8 <= ratio / ratio_there <= 1.2, figures
 
 
 @pytest.mark.parametrize(("method", "mask", "evaluations", "expected"), CELLS)
