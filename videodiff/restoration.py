@@ -8,7 +8,7 @@ round, which is what the network was trained to do. Each time the frames are hel
     for step in restore(bind, canvas, measurement, ddrm, ...): ...     # the last step's z is the clip
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -148,23 +148,7 @@ def ddrm(
 ) -> Iterator[Step]:
     """Kawar et al. 2022: each coordinate of the operator's singular frame follows y as far as y shows it."""
     spectral = Spectral(given.operator, given.y, given.sigma)
-    start = spectral.start(given.operator.to_spectrum(n), plan.levels[0])
-    return sample(denoise, start, plan, spectral, Turned(noise, given.operator))
-
-
-@dataclass(frozen=True)
-class Turned:
-    """Noise of pixels, turned into an operator's frame.
-
-    Where singular values are equal, as most are, any basis will do; which one was found must not change the result.
-    """
-
-    noise: NoiseSource
-    operator: Operator
-
-    def draw(self, shape: Sequence[int], *, evaluation: int = 0, kind: str = "start") -> Tensor:
-        """Noise as the loop asks for it."""
-        return self.operator.to_spectrum(self.noise.draw(shape, evaluation=evaluation, kind=kind))
+    return sample(denoise, spectral.start(n, plan.levels[0]), plan, spectral, noise)
 
 
 def by_pigdm(

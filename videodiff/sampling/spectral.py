@@ -3,7 +3,9 @@
 Kawar et al. 2022, equations 7 and 8. It costs no gradient: the network is asked for x0, and each coordinate of
 A = U S V' follows y until the state is as clear as y shows it (the level sigma_y / S), then the network. With noise in
 y it finds a point near the posterior's mean with some spread around it, not a fair sample of the posterior; 20 steps
-are its default, because it uses y again in every step and with many trusts it too much (docs/method.md).
+are its default, because it uses y again in every step and with many trusts it too much (docs/method.md). Noise is drawn
+for pixels and turned: where singular values are equal, as most are, any basis will do, and which one was found must not
+change the result.
 """
 
 import math
@@ -47,7 +49,8 @@ class Spectral:
         target, sd = self._observed()
         clear = sd <= s_max
         variance = torch.where(clear, (s_max**2 - sd**2).clamp(min=0), s_max**2)  # equal levels: rounding goes below 0
-        return self.operator.from_spectrum(torch.where(clear, target, 0.0) + variance.sqrt() * noise)
+        n = self.operator.to_spectrum(noise)
+        return self.operator.from_spectrum(torch.where(clear, target, 0.0) + variance.sqrt() * n)
 
     def step(
         self, evaluate: Evaluate, z: Tensor, s: float, s_next: float, history: list[Node], draw: Draw
@@ -64,7 +67,7 @@ class Spectral:
         missing = (s_next**2 - (self.eta_b * sd) ** 2).clamp(min=0)  # equal levels: rounding goes below 0
         variance = torch.where(clear, missing, (self.eta * s_next) ** 2)
         if s_next > 0:
-            mean = mean + variance.sqrt() * draw()  # V is orthonormal: noise needs no turning
+            mean = mean + variance.sqrt() * self.operator.to_spectrum(draw())
         return self.operator.from_spectrum(mean), node.x0
 
     def evaluations(self, plan: Plan) -> int:
