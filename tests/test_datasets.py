@@ -16,11 +16,12 @@ from torch import Tensor
 from videodiff import video
 from videodiff.datasets import DATASETS, Mixture, MovingLayers, MovingMNIST, Packed, moving_mnist
 from videodiff.datasets.draw import Draw
-from videodiff.datasets.folder import find_clips, pack, stride_for
+from videodiff.datasets.folder import pack, stride_for
 from videodiff.datasets.motion import fold, gesture, swing, uneven_time, wrap
 from videodiff.datasets.source import MAX_GAP, Source, frame_index
 from videodiff.errors import UnreadableInput, UserError
 from videodiff.events import Event, Note, Saved
+from videodiff.video.folders import find_clips, survey
 
 
 @pytest.fixture(autouse=True)
@@ -429,6 +430,16 @@ class TestFolder:
             find_clips(tmp_path)
         with pytest.raises(UserError, match="no folder"):
             find_clips(tmp_path / "nowhere")
+
+    def test_a_survey_says_before_the_packing_what_it_would_leave_out(self, folder: Path, tmp_path: Path) -> None:
+        (folder / "torn.mp4").write_bytes((folder / "one.mp4").read_bytes()[:300])
+        video.write(folder / "still.mp4", video.read(folder / "one.mp4").frames[:1], 10)
+        found = {str(clip.path.relative_to(folder)): clip for clip in survey(folder)}
+        events_of(folder, tmp_path / "out")
+        left_out = json.loads((tmp_path / "out" / "index.json").read_text())["left_out"]
+        assert {name: clip.problem for name, clip in found.items() if clip.problem} == left_out
+        assert set(left_out) >= {"torn.mp4", "still.mp4"}
+        assert all((clip.info is None) == bool(clip.problem) for clip in found.values())
 
     def test_every_second_frame_is_suggested_at_usual_rates(self) -> None:
         assert [stride_for(fps) for fps in (5, 10, 15, 24, 25, 30, 50, 60)] == [1, 1, 1, 2, 2, 2, 4, 5]

@@ -1,6 +1,5 @@
-"""Any folder of clips, packed once into a cache that trains without decoding.
+"""Any folder of clips (`video.folders` finds them), packed once into a cache that trains without decoding.
 
-`find_clips(folder)` lists its clips: video and animation files at any depth, and folders of numbered pictures.
 `pack(folder, out)` decodes each once, at training size, into `out` (`packed.py` says what lies there). What cannot be
 read is reported and left out.
 
@@ -19,67 +18,16 @@ from typing import Any
 import numpy as np
 
 from videodiff import video
-from videodiff.errors import LimitExceeded, UnreadableInput, UserError
+from videodiff.errors import LimitExceeded, UnreadableInput
 from videodiff.events import Event, Note, Progress, Saved
+from videodiff.video.folders import find_clips
 
-SPLITS = ("train", "test", "val", "valid", "validation")
-MOVING = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".3gp", ".ts", ".ogv", ".flv"}
-MOVING |= {".gif", ".webp", ".apng"}
-STILL = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 NATURAL_FPS = 13  # training frames a second aimed at: every 2nd frame at 24..30 fps
 
 
 def stride_for(fps: float) -> int:
     """The step in frames at which motion is worth learning: 2 at 24..30 fps, 1 below 19.5."""
     return max(1, round(fps / NATURAL_FPS))
-
-
-def find_clips(folder: Path | str, split: str = "train", names: Path | str | None = None) -> list[Path]:
-    """The clips of one split, sorted, as paths below `folder`.
-
-    names: a text file with one path below `folder` a line decides alone; `<split>.txt` in the folder is taken as one.
-    Otherwise a clip belongs to the split that a folder on its way is named after (train, test, val, ...), and what has
-    no such name is training material.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"no folder at {folder}; give one that has clips in it")
-    listed = Path(names) if names else folder / f"{split}.txt"
-    if names or listed.is_file():
-        clips = read_names(folder, listed)
-    else:
-        clips = [path for path in walk(folder) if split_of(path.relative_to(folder)) == split]
-        others = {clip for other in SPLITS if other != split for clip in read_names(folder, folder / f"{other}.txt")}
-        clips = [path for path in clips if path not in others]
-    if not clips:
-        raise UserError(
-            f"no clips for '{split}' in {folder}; put videos there or in {folder}/{split}, or list them in {split}.txt"
-        )
-    return clips
-
-
-def walk(folder: Path) -> list[Path]:
-    """Every clip below `folder`, sorted; a folder with two pictures or more counts as one clip."""
-    found: list[Path] = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        seen = [Path(here, name) for name in files if not name.startswith(".")]
-        found += [path for path in seen if path.suffix.lower() in MOVING]
-        if sum(path.suffix.lower() in STILL for path in seen) > 1:
-            found.append(Path(here))
-    return sorted(found)
-
-
-def split_of(path: Path) -> str:
-    """The split a relative path belongs to by the names of its folders."""
-    return next((part.lower() for part in path.parts if part.lower() in SPLITS), "train")
-
-
-def read_names(folder: Path, listed: Path) -> list[Path]:
-    """The clips a list names; a list that is not there names none."""
-    if not listed.is_file():
-        return []
-    return sorted(folder / line.strip() for line in listed.read_text().splitlines() if line.strip())
 
 
 def pack(

@@ -2,7 +2,8 @@
 
 Reading (`reader.py`) and writing (`writer.py`) are what others call; `sheets.py` makes pictures of clips. Behind the
 reader, `guard.py` sends a `Request` to `child.py`, which decodes with `decode.py` (films) or `pictures.py`, choosing
-frames by `choose.py` and placing pixels by `geometry.py`. The three libraries load when first needed.
+frames by `choose.py` and placing pixels by `geometry.py`. `folders.py` finds the clips of a folder. The three libraries
+load when first needed.
 """
 
 from videodiff.video.metadata import read_metadata, write_sidecar
