@@ -106,6 +106,18 @@ def test_part_rate_and_stride_of_the_input_are_chosen(clip):
     assert layout.timeline.fps == 5
 
 
+def test_a_part_of_the_picture_is_used(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (6, 32, 48, 3), np.uint8)
+    video.write(tmp_path / "clip.mkv", frames, 10)
+    layout, notes = lay_out("predict", input=tmp_path / "clip.mkv", crop="16x16+8+4", frames=1)
+    for place, frame in enumerate(frames[2:, 4:20, 8:24]):
+        np.testing.assert_array_equal(layout.spool.get(place), frame)
+    assert notes == []
+    for wrong in ("16x16", "0x16+0+0", "16x16+-1+0"):
+        with pytest.raises(ValueError, match=r"WIDTHxHEIGHT\+LEFT\+TOP"):
+            settings.Predict(input="clip.mkv", crop=wrong)
+
+
 # --- interpolate
 
 

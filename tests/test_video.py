@@ -227,6 +227,28 @@ def test_start_end_stride_num_frames_and_last_choose_frames(tmp_path):
             read(**wrong)
 
 
+@pytest.mark.parametrize("form", ["film", "pictures"])
+def test_a_crop_is_a_slice_and_is_cut_before_scaling(tmp_path, form):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 40, 60, 3), np.uint8)
+    path = tmp_path / ("a.mkv" if form == "film" else "a")
+    video.write(path, frames, 10)
+    part = frames[:, 6:30, 10:46]
+    np.testing.assert_array_equal(video.read(path, crop=(24, 36, 6, 10)).frames, part)
+    small = video.read(path, crop=(24, 36, 6, 10), size=(16, 16), fit="crop").frames
+    np.testing.assert_array_equal(small, video.resize(part, (16, 16)))
+    levels = video.read_levels(path, (24, 36), 5, crop=(24, 36, 6, 10))
+    np.testing.assert_array_equal(levels, (part.sum(3, dtype=np.uint16) + 1) // 3)
+    for beyond in ((24, 36, 17, 10), (24, 36, 6, 25)):
+        with pytest.raises(UserError, match="which is 60x40"):
+            video.read(path, crop=beyond)
+
+
+def test_a_crop_is_of_the_upright_picture(clips):
+    path = clips / "rotate_90.mov"
+    whole, part = (video.read(path, num_frames=2, crop=crop).frames for crop in (None, (400, 200, 30, 50)))
+    np.testing.assert_array_equal(part, whole[:, 30:430, 50:250])
+
+
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25)])
 def test_rates_are_kept_as_fractions(tmp_path, rate):
     clip = video.read(film(tmp_path / "a.mp4", ramp(10), rate=rate))

@@ -34,7 +34,7 @@ from videodiff.likelihood import (
 from videodiff.noise import NoiseSource
 from videodiff.pipeline import Model, open_model, to_tensor
 from videodiff.sampling import Plan, Step, log_snr, sampler
-from videodiff.settings import Bpd, Sampling
+from videodiff.settings import Bpd, Sampling, parse_crop
 from videodiff.tasks.layout import to_channels
 from videodiff.types import Canvas, Denoise
 from videodiff.variational import PIXELS, bound
@@ -126,6 +126,7 @@ def _window(model: Model, settings: Bpd, clip: Path) -> tuple[Tensor, list[str]]
         clip,
         start=settings.start,
         end=settings.end,
+        crop=None if settings.crop is None else parse_crop(settings.crop),
         fps=fps,
         stride=settings.stride,
         num_frames=wanted,

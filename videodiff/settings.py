@@ -11,11 +11,12 @@ from __future__ import annotations
 import difflib
 import json
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from videodiff.errors import UserError
 
@@ -152,9 +153,30 @@ class Reading(Settings):
     end: float | None = Field(None, gt=0, description="End the input here, in seconds.")
     fps: float | None = Field(None, gt=0, le=1000, description="Resample the input to this frame rate by time stamps.")
     stride: int = Field(1, ge=1, le=1000, description="Use every n-th frame of the input.")
+    crop: str | None = Field(
+        None, description="Use only this part of the picture, in pixels: WIDTHxHEIGHT+LEFT+TOP, such as 96x64+10+20."
+    )
     size: int | None = Field(
         None, ge=16, le=1024, description="Short side in pixels; the network's own if not given. Aspect ratio is kept."
     )
+
+    @field_validator("crop")
+    @classmethod
+    def _names_a_rectangle(cls, crop: str | None) -> str | None:
+        if crop is not None:
+            parse_crop(crop)
+        return crop
+
+
+def parse_crop(text: str) -> tuple[int, int, int, int]:
+    """(height, width, top, left) of "WIDTHxHEIGHT+LEFT+TOP"."""
+    match = re.fullmatch(r"\s*(\d{1,5})x(\d{1,5})\+(\d{1,5})\+(\d{1,5})\s*", text)
+    width, height, left, top = (int(n) for n in match.groups()) if match else (0, 0, 0, 0)
+    if not width or not height:
+        raise ValueError(
+            "write WIDTHxHEIGHT+LEFT+TOP, such as 96x64+10+20: 96 wide, 64 high, 10 from the left, 20 down"
+        )
+    return height, width, top, left
 
 
 class Writing(Settings):

@@ -14,7 +14,7 @@ from videodiff.errors import UnreadableInput, UserError
 from videodiff.events import Note
 from videodiff.operators import Operator
 from videodiff.planner import Timeline
-from videodiff.settings import Reading
+from videodiff.settings import Reading, parse_crop
 from videodiff.spool import Spool
 
 CONTEXT = 4
@@ -89,7 +89,8 @@ Notes = Generator[Note, None, Layout]
 
 def first_shape(path: Path, settings: Reading, shape: Shape) -> tuple[int, int]:
     """(height, width) at which the network takes this input."""
-    clip = video.read(path, num_frames=1, short_side=settings.size or shape.side, multiple=shape.multiple, fit="crop")
+    crop, side = part_of(settings)["crop"], settings.size or shape.side
+    clip = video.read(path, num_frames=1, crop=crop, short_side=side, multiple=shape.multiple, fit="crop")
     return clip.frames.shape[1:3]
 
 
@@ -110,10 +111,11 @@ def read_clip(
                 yield Note(item)
             elif isinstance(item, video.ClipInfo):
                 rate = fps or item.fps / settings.stride
-                if (item.height, item.width) != size:
+                height, width = part["crop"][:2] if part["crop"] else (item.height, item.width)
+                if (height, width) != size:
                     yield Note(
-                        f"{path.name} is {item.width}x{item.height}; worked on at {size[1]}x{size[0]}, "
-                        "the size the network takes (--size for another)"
+                        f"{path.name} is {width}x{height}{' as cropped' if part['crop'] else ''}; "
+                        f"worked on at {size[1]}x{size[0]}, the size the network takes (--size for another)"
                     )
                 if spool.shape[2] == 1:
                     yield Note(f"the network knows grey alone; colours of {path.name} are dropped")
@@ -149,7 +151,8 @@ def holed(spool: Spool, num_frames: int, fps: Fraction, hole: Callable[[int], np
 def part_of(settings: Reading) -> dict[str, Any]:
     """Which part of an input is used, as the readers of `video` take it."""
     fps = None if settings.fps is None else Fraction(settings.fps).limit_denominator(100_000)
-    return {"start": settings.start, "end": settings.end, "fps": fps, "stride": settings.stride}
+    crop = None if settings.crop is None else parse_crop(settings.crop)
+    return {"start": settings.start, "end": settings.end, "fps": fps, "stride": settings.stride, "crop": crop}
 
 
 def to_channels(frame: np.ndarray, channels: int) -> np.ndarray:

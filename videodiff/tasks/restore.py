@@ -87,7 +87,7 @@ def _size(settings: Restore, shape: Shape, factor: int) -> tuple[int, int]:
     """(height, width) at which the input is worked on; one to be enlarged is not made larger to begin with."""
     if factor == 1:
         return first_shape(settings.input, settings, shape)
-    own = min(video.read(settings.input, num_frames=1).frames.shape[1:3])
+    own = min(video.read(settings.input, num_frames=1, crop=part_of(settings)["crop"]).frames.shape[1:3])
     multiple = max(1, shape.multiple // factor)
     return first_shape(
         settings.input, settings, replace(shape, side=max(multiple, min(own, shape.side)), multiple=multiple)

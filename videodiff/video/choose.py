@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from videodiff.errors import LimitExceeded, UnreadableInput
+from videodiff.errors import LimitExceeded, UnreadableInput, UserError
 from videodiff.video.geometry import Placement, place
 from videodiff.video.shapes import ClipInfo, Limits, Request
 
@@ -43,7 +43,8 @@ def check_length(name: str, info: ClipInfo, request: Request) -> None:
         seconds = min(seconds, request.num_frames / rate)
     decoded, kept = seconds * float(info.fps), seconds * rate
     kept = min(kept, request.last) if request.last else kept
-    h, w = place(info.height, info.width, *geometry(request), info.pixel_aspect).size
+    height, width = request.crop[:2] if request.crop else (info.height, info.width)
+    h, w = place(height, width, *geometry(request), info.pixel_aspect).size
     over = None
     if seconds > limits.max_seconds:
         over = f"{seconds:.0f} s to decode; the limit max_seconds is {limits.max_seconds:g} s"
@@ -53,6 +54,18 @@ def check_length(name: str, info: ClipInfo, request: Request) -> None:
         over = f"{_gib(kept * h * w * 3)} of frames at {w}x{h}; the limit max_bytes is {_gib(limits.max_bytes)}"
     if over:
         raise LimitExceeded(f"{name}: {over}: choose less with --start and --end, or a smaller --size")
+
+
+def cropped(height: int, width: int, request: Request) -> tuple[int, int]:
+    """(height, width) that the request's crop leaves of a picture; raises where it reaches beyond the picture."""
+    if request.crop is None:
+        return height, width
+    h, w, top, left = request.crop
+    if top + h > height or left + w > width:
+        raise UserError(
+            f"crop {w}x{h}+{left}+{top} reaches beyond the picture, which is {width}x{height}; choose a part inside it"
+        )
+    return h, w
 
 
 def geometry(request: Request) -> tuple[tuple[int, int] | None, int | None, int, str]:
@@ -121,8 +134,9 @@ class Fitter:
         self.made = 0
 
     def place(self, height: int, width: int) -> Placement:
-        """Where a picture of height x width goes."""
+        """Where a picture of height x width goes, or the part of it that is left by the crop."""
         limits = self.request.limits
+        height, width = cropped(height, width, self.request)
         if self.placement is None:
             self.placement = place(height, width, *geometry(self.request), self.info.pixel_aspect)
             check_size("the resized clip", self.placement.size[1], self.placement.size[0], limits)
@@ -141,6 +155,14 @@ class Fitter:
                 "choose less with --start and --end, or a smaller --size"
             )
         return self.placement
+
+
+def cut(pixels: np.ndarray, request: Request) -> np.ndarray:
+    """The part of upright pixels [h w c] that the request's crop leaves."""
+    if request.crop is None:
+        return pixels
+    h, w, top, left = request.crop
+    return pixels[top : top + h, left : left + w]
 
 
 def over_black(pixels: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from videodiff.errors import LimitExceeded, UnreadableInput
-from videodiff.video.choose import Fitter, Timed, check_length, check_size, choose, over_black
+from videodiff.video.choose import Fitter, Timed, check_length, check_size, choose, cut, over_black
+from videodiff.video.pictures import scaled
 from videodiff.video.shapes import INTERLACED, ClipInfo, Frame, Limits, Request, Table
 
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,ogg,m4v,h264,hevc,ivf,obu"
@@ -301,18 +302,23 @@ class Converter:
     """
 
     def __init__(self, info: ClipInfo, request: Request):
-        self.fitter = Fitter(info, request)
+        self.fitter, self.request = Fitter(info, request), request
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         turn = _quarter(frame.rotation)
         stored = (frame.height, frame.width)
         placement = self.fitter.place(*(stored if turn % 2 == 0 else stored[::-1]))
         h, w = placement.scaled if turn % 2 == 0 else placement.scaled[::-1]
+        if self.request.crop:  # cut before scaling: else pixels from outside would bleed in
+            h, w = stored
         alpha = any(c.is_alpha for c in frame.format.components)
         kernel = Interpolation.AREA if h < frame.height or w < frame.width else Interpolation.BICUBIC
         form = "rgba" if alpha else "rgb24"
         rgb = frame.reformat(width=w, height=h, format=form, interpolation=kernel | ACCURATE, threads=1).to_ndarray()
-        return placement.apply(np.rot90(over_black(rgb), turn))
+        upright = np.rot90(over_black(rgb), turn)
+        if self.request.crop:
+            upright = scaled(cut(upright, self.request), *placement.scaled)
+        return placement.apply(upright)
 
 
 def metadata(path: str, limits: Limits) -> dict[str, str]:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from videodiff.errors import LimitExceeded, UnreadableInput
-from videodiff.video.choose import Fitter, check_length, check_size, choose, over_black
+from videodiff.video.choose import Fitter, check_length, check_size, choose, cut, over_black
 from videodiff.video.geometry import Placement
 from videodiff.video.shapes import DEFAULT_FPS, PICTURES, ClipInfo, Frame, Limits, Request, Table
 
@@ -93,7 +93,7 @@ def frames(request: Request) -> Iterator[ClipInfo | Frame | str]:
 
     fitter = Fitter(info, request)
     chosen = islice(timed, request.span[2], sum(request.span[2:])) if request.span else choose(timed, request, info.fps)
-    made = (Frame(_fitted(pixels, fitter.place(*pixels.shape[:2])), time) for time, pixels in chosen)
+    made = (Frame(_fitted(cut(pixels, request), fitter.place(*pixels.shape[:2])), time) for time, pixels in chosen)
     yield from deque(made, maxlen=request.last) if request.last else made
     yield from fitter.notes
     yield from notes

@@ -44,6 +44,7 @@ def read(
     stride: int = 1,
     num_frames: int | None = None,
     last: int | None = None,
+    crop: tuple[int, int, int, int] | None = None,
     size: tuple[int, int] | None = None,
     short_side: int | None = None,
     multiple: int = 1,
@@ -54,11 +55,12 @@ def read(
     """A whole clip: frames uint8 [t h w 3] RGB with their times.
 
     Choice: start, end (s), fps, stride, num_frames (the first so many), last (only the last so many, kept in bounded
-    memory). Size: size=(h, w) with fit='fit' (inside it), 'crop' (fill, cut the centre) or 'pad' (black bars), or
-    short_side (pixels); multiple makes both sides divisible. The aspect ratio is always kept.
+    memory); crop=(h, w, top, left) leaves that part of the upright picture. Size: size=(h, w) with fit='fit' (inside
+    it), 'crop' (fill, cut the centre) or 'pad' (black bars), or short_side (pixels); multiple makes both sides
+    divisible. The aspect ratio is always kept.
     """
     choice = {"start": start, "end": end, "fps": fps, "stride": stride, "num_frames": num_frames, "last": last}
-    shape = {"size": size, "short_side": short_side, "multiple": multiple, "fit": fit}
+    shape = {"crop": crop, "size": size, "short_side": short_side, "multiple": multiple, "fit": fit}
     request = _request(path, limits, keep=True, **choice, **shape)
     info, frames, notes = _collect(guard.perform(request, trusted))
     if not frames:
@@ -98,10 +100,10 @@ def read_levels(
 ) -> np.ndarray:
     """uint8 [t h w], how bright a mask is: a picture is used for all frames, a clip frame by frame.
 
-    `choice` (start, end, fps, stride) is that of the clip the mask belongs to; a picture has none.
+    `choice` (start, end, fps, stride, crop) is that of the clip the mask belongs to; of a picture, only crop counts.
     """
     still = probe(path, limits, trusted=trusted).num_frames == 1
-    chosen = {} if still else dict(choice)
+    chosen = {"crop": choice.get("crop")} if still else dict(choice)
     chosen |= {"size": size, "fit": fit, "num_frames": num_frames}
     levels = np.zeros((num_frames, *size), np.uint8)
     made = 0

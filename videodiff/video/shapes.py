@@ -105,6 +105,7 @@ class Request:
     stride: int = 1
     num_frames: int | None = None
     last: int | None = None
+    crop: tuple[int, int, int, int] | None = None
     size: tuple[int, int] | None = None
     short_side: int | None = None
     multiple: int = 1
@@ -129,6 +130,7 @@ def from_plain(plain: dict[str, Any]) -> Any:
     values = {k: v for k, v in plain.items() if k != "shape"}
     if shape is Request:
         values["limits"] = Limits(**values["limits"])
+        values["crop"] = values["crop"] and tuple(values["crop"])
         values["size"] = values["size"] and tuple(values["size"])
         if values["span"]:
             seek, pts, first, count = values["span"]
