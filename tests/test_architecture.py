@@ -15,6 +15,7 @@ LAYERS: list[set[str]] = [
     {
         "settings",
         "presets",
+        "shelf",
         "noise",
         "operators",
         "masks",

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from videodiff import checkpoint
+from videodiff import checkpoint, shelf
 from videodiff.checkpoint import Levels, Window
 from videodiff.errors import CheckpointError, OutOfResources
 from videodiff.guess import Spread
@@ -383,6 +383,41 @@ def test_huge_claims_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
     *messages, rise = result.stdout.splitlines()
     assert len(messages) == len(claims), messages
     assert int(rise) < 100_000_000
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Looking without torch
+
+
+def test_a_folder_says_without_torch_what_loading_it_finds(folder: Path) -> None:
+    (folder / "README.md").write_text("---\ntags: [x]\nlicense: cc-by-4.0\n---\n\n# net\n")
+    bundle, said = checkpoint.load(str(folder)), shelf.describe(folder)
+    assert said.parameters == sum(p.numel() for p in bundle.net.parameters())
+    assert (said.name, said.network, said.channels, said.digest) == ("net", "unet", 1, bundle.digest)
+    assert (said.frames, said.side) == (bundle.window.frames, bundle.window.side)
+    assert said.bytes == sum(file.stat().st_size for file in folder.iterdir())
+    assert said.licence == "cc-by-4.0"
+    code = "import sys, videodiff.shelf; assert not {'torch', 'safetensors', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+LIES: dict[str, bytes] = {
+    "empty": b"",
+    "a pickle": pickle.dumps({"weights": [1.0]}),
+    "a header longer than the file": struct.pack("<Q", 9_000_000) + b"{}",
+    "a header of 100 MB": struct.pack("<Q", 10**8) + b"{}",
+    "shapes that overflow": raw(entry([2**40, 2**40], [0, 4]), b"1234"),
+    "a body that is cut": raw(entry([4], [0, 16]), b"12"),
+    "no numbers": raw(b'{"a": {"shape": "x"}}'),
+    "a list": raw(b"[1]"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_weights_that_lie_are_refused_by_their_header_alone(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").write_bytes(LIES[name])
+    with pytest.raises(CheckpointError, match="safetensors"):
+        shelf.describe(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

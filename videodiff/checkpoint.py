@@ -1,11 +1,10 @@
 """Checkpoint folders: `config.json`, `model.safetensors` (in shards), `README.md` (the card).
 
 A folder is everything: the same config rebuilds the network, and no file in it can run code. This is the only file
-that knows safetensors. Sizes are checked against the config before anything is allocated.
+that knows safetensors; `shelf.py` finds folders and reads what they say. Sizes are checked against the config before
+anything is allocated.
 """
 
-import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -24,13 +23,14 @@ from videodiff.guess import Spread
 from videodiff.models import NETWORKS
 from videodiff.models.unet import SpaceTimeUNet
 from videodiff.settings import validate
+from videodiff.shelf import MAX_HEADER_BYTES, digest, find, former, names, read_config
 
 SHARD_BYTES = 10_000_000
-MAX_CONFIG_BYTES = 1_000_000
-MAX_HEADER_BYTES = 10_000_000
 DTYPES = ("BF16", "F16", "F32")
 MAX_PARAMETERS = 2_000_000_000
-SHIPPED = (Path(__file__).resolve().parents[1] / "checkpoints", Path(__file__).resolve().parent / "_checkpoints")
+
+
+__all__ = ["Bundle", "Levels", "Replacing", "Window", "digest", "export", "find", "load", "names", "save"]
 
 
 @dataclass(frozen=True)
@@ -67,25 +67,6 @@ class Bundle:
     def channels(self) -> int:
         """1 for grey, 3 for colour."""
         return self.model.channels
-
-
-def names() -> list[str]:
-    """The shipped checkpoints."""
-    return sorted({f.parent.name for root in SHIPPED if root.is_dir() for f in root.glob("*/config.json")})
-
-
-def find(name: str) -> Path:
-    """The folder of a checkpoint given by name or path; of a training run, the newest state."""
-    given = Path(name).expanduser()
-    with contextlib.suppress(OSError):  # a name longer than the system allows is no checkpoint either
-        for folder in (*(root / name for root in SHIPPED), given, *sorted(given.glob("step-*"), reverse=True)):
-            for place in (folder, _former(folder)):
-                if (place / "config.json").is_file():
-                    return place
-    raise CheckpointError(
-        f"no checkpoint {name!r}; shipped are {', '.join(names()) or 'none'}, "
-        "or give a folder that holds config.json and model.safetensors"
-    )
 
 
 def load(name: str) -> Bundle:
@@ -164,14 +145,6 @@ def write_bundle(
     save_tensors(folder, "model", {name: x.detach().bfloat16() for name, x in tensors.items()})
 
 
-def digest(folder: Path) -> str:
-    """The first 16 hex digits of the SHA-256 over config and weights: what a result says it was made with."""
-    total = hashlib.sha256()
-    for file in [folder / "config.json", *sorted(folder.glob("model*.safetensors"))]:
-        total.update(file.read_bytes())
-    return total.hexdigest()[:16]
-
-
 def save_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES) -> None:
     """`name.safetensors`, or `name-00001-of-0000N.safetensors` with at most `shard_bytes` in each (or one tensor)."""
     shards: list[dict[str, Tensor]] = [{}]
@@ -232,27 +205,13 @@ def load_tensors(folder: Path, name: str, shapes: Mapping[str, torch.Size] | Non
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    if file.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{file} is larger than {MAX_CONFIG_BYTES} bytes; that is no config of ours")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise CheckpointError(f"{file} is not JSON: {error}; fetch the folder again") from error
-    missing = {"network", "model", "spread", "levels", "window"} - set(config if isinstance(config, dict) else ())
-    if missing or config["network"] not in list(NETWORKS):  # a list, because JSON holds things that cannot be hashed
+    config = read_config(folder)
+    if config["network"] not in list(NETWORKS):  # a list, because JSON holds things that cannot be hashed
         raise CheckpointError(
-            f"{file} is not a videodiff checkpoint ("
-            + (f"lacks {', '.join(sorted(missing))}" if missing else f"network {config['network']!r} is unknown")
-            + f"); networks are {', '.join(NETWORKS)}"
+            f"{folder}/config.json is not a videodiff checkpoint (network {config['network']!r} is unknown); "
+            f"networks are {', '.join(NETWORKS)}"
         )
     return config
-
-
-def _former(folder: Path) -> Path:
-    """Where a folder lies while another takes its place: all there is if the process is killed between two renames."""
-    folder = folder.absolute()
-    return folder.with_name(f".{folder.name}.old") if folder.name else folder
 
 
 class Replacing:
@@ -263,7 +222,7 @@ class Replacing:
         self.part = folder.with_name(f".{folder.name}.part")
 
     def __enter__(self) -> Path:
-        old = _former(self.folder)
+        old = former(self.folder)
         if old.exists() and not self.folder.exists():
             old.rename(self.folder)
         shutil.rmtree(self.part, ignore_errors=True)
@@ -279,7 +238,7 @@ class Replacing:
         for file in self.part.iterdir():
             with open(file, "rb") as f:
                 os.fsync(f.fileno())
-        old = _former(self.folder)
+        old = former(self.folder)
         shutil.rmtree(old, ignore_errors=True)
         if self.folder.exists():
             self.folder.rename(old)

@@ -1,0 +1,146 @@
+"""Checkpoint folders as they lie on disk, without torch: where they are, what they say of themselves, their digest.
+
+A folder holds `config.json`, `model.safetensors` (in shards) and `README.md`, the card. `describe` reads the config and
+the headers of the weights, never the weights; whether they make a network, `checkpoint.load` finds out.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videodiff.errors import CheckpointError
+
+MAX_CONFIG_BYTES = 1_000_000
+MAX_HEADER_BYTES = 10_000_000
+MAX_CARD_BYTES = 200_000
+KEYS = ("network", "model", "spread", "levels", "window")
+SHIPPED = (Path(__file__).resolve().parents[1] / "checkpoints", Path(__file__).resolve().parent / "_checkpoints")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint folder says of itself; nothing of it has been tried.
+
+    parameters: numbers in the weights; bytes: size of config, weights and card; frames, side: the window it was trained
+    on, frames and pixels of the short side; channels: 1 grey, 3 colour; licence: "" if the card names none.
+    """
+
+    folder: Path
+    name: str
+    network: str
+    channels: int
+    frames: int
+    side: int
+    parameters: int
+    bytes: int
+    digest: str
+    licence: str
+    card: str
+    training: dict[str, Any]
+
+
+def names() -> list[str]:
+    """The shipped checkpoints."""
+    return sorted({f.parent.name for root in SHIPPED if root.is_dir() for f in root.glob("*/config.json")})
+
+
+def find(name: str) -> Path:
+    """The folder of a checkpoint given by name or path; of a training run, the newest state."""
+    given = Path(name).expanduser()
+    with contextlib.suppress(OSError):  # a name longer than the system allows is no checkpoint either
+        for folder in (*(root / name for root in SHIPPED), given, *sorted(given.glob("step-*"), reverse=True)):
+            for place in (folder, former(folder)):
+                if (place / "config.json").is_file():
+                    return place
+    raise CheckpointError(
+        f"no checkpoint {name!r}; shipped are {', '.join(names()) or 'none'}, "
+        "or give a folder that holds config.json and model.safetensors"
+    )
+
+
+def former(folder: Path) -> Path:
+    """Where a folder lies while another takes its place: all there is if the process is killed between two renames."""
+    folder = folder.absolute()
+    return folder.with_name(f".{folder.name}.old") if folder.name else folder
+
+
+def digest(folder: Path) -> str:
+    """The first 16 hex digits of the SHA-256 over config and weights: what a result says it was made with."""
+    total = hashlib.sha256()
+    for file in [folder / "config.json", *sorted(folder.glob("model*.safetensors"))]:
+        with open(file, "rb") as f:
+            while block := f.read(2**20):
+                total.update(block)
+    return total.hexdigest()[:16]
+
+
+def describe(folder: Path) -> Description:
+    """What lies in `folder`, by its config, card and the headers of its weights; CheckpointError if it is not ours."""
+    config = read_config(folder)
+    weights = sorted(folder.glob("model*.safetensors"))
+    if not weights:
+        raise CheckpointError(f"{folder} lacks model.safetensors, which holds the weights; fetch the folder again")
+    window, model = config["window"], config["model"]
+    try:
+        channels, frames, side = (int(x) for x in (model.get("channels", 3), window["frames"], window["side"]))
+        training = dict(config.get("training") or {})
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{folder}/config.json does not say which clips the network takes: {error}") from error
+    card = read_card(folder)
+    licence = re.match(r"---\n(?:.*\n)*?license:[ \t]*(\S.*?)[ \t]*\n", card)
+    files = [folder / "config.json", *weights, *folder.glob("README.md")]
+    return Description(
+        folder, folder.name, str(config["network"])[:60], channels, frames, side,
+        sum(map(parameters, weights)), sum(file.stat().st_size for file in files), digest(folder),
+        licence.group(1)[:60] if licence else "", card, training,
+    )  # fmt: skip
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The object in `config.json`, with all the keys of a checkpoint of ours."""
+    file = folder / "config.json"
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{file} is larger than {MAX_CONFIG_BYTES} bytes; that is no config of ours")
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{file} is not JSON: {error}; fetch the folder again") from error
+    missing = set(KEYS) - set(config if isinstance(config, dict) else ())
+    if missing:
+        raise CheckpointError(f"{file} is not a videodiff checkpoint (lacks {', '.join(sorted(missing))})")
+    return config
+
+
+def read_card(folder: Path) -> str:
+    """The text of the card, at most MAX_CARD_BYTES of it; "" if there is none."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return ""
+    with open(card, "rb") as f:
+        return f.read(MAX_CARD_BYTES).decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+def parameters(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its header; CheckpointError if that does not fit the file."""
+    broken = f"{file} cannot be read as safetensors"
+    try:
+        with open(file, "rb") as f:
+            size = int.from_bytes(f.read(8), "little")
+            if size > MAX_HEADER_BYTES:
+                raise CheckpointError(f"{file}: a header of {size:.1e} bytes; a checkpoint of ours has less than 1e7")
+            header = json.loads(f.read(size))
+        tensors = [row for key, row in header.items() if key != "__metadata__"]
+        end = max((int(row["data_offsets"][1]) for row in tensors), default=0)
+        total = sum(math.prod(int(n) for n in row["shape"]) for row in tensors)
+    except (ValueError, RecursionError, OSError, AttributeError, KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{broken}: {error}; fetch the folder again") from error
+    if end != file.stat().st_size - 8 - size:
+        raise CheckpointError(f"{broken}: it ends too early or too late; fetch the folder again")
+    if total > end:  # a number takes two bytes or four
+        raise CheckpointError(f"{broken}: its shapes ask for {total:.1e} numbers, it has {end:.1e} bytes")
+    return total
