@@ -23,19 +23,12 @@ from videodiff.errors import UserError
 from videodiff.events import Event, Note, Saved, as_json
 from videodiff.events import Metric as MetricEvent
 from videodiff.events import Progress as ProgressEvent
-from videodiff.settings import TASKS, Bpd, Demo, Evaluate, Settings, Task, Train, load, validate
+from videodiff.settings import REQUESTS, Settings, Task, Train, load, validate
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 STOPPED = 130
-REQUESTS: dict[str, type[Settings]] = {
-    **TASKS,
-    "demo": Demo,
-    "train": Train,
-    "evaluate": Evaluate,
-    "bpd": Bpd,
-}
 POSITIONAL = {"input", "data"}
 """Fields given by position: the clips a command works on."""
 

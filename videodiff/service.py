@@ -86,7 +86,7 @@ OUT_OF_MEMORY = "memory ran out; lower --size, --window or --average, or set --p
 
 
 def _render(settings: Task, previews: bool, dry: bool, cancelled: Callable[[], bool]) -> Iterator[Event]:
-    clips = None if settings.source is None else clips_in(settings.source)
+    clips = None if settings.source is None else video.clips_in(settings.source)
     if clips is None:
         yield from _render_one(open_model(settings), settings, previews, dry, cancelled)
         return
@@ -144,17 +144,9 @@ def _render_one(
             yield Saved(str(sheet), "sheet")
 
 
-def clips_in(path: Path) -> list[Path] | None:
-    """The clips of a folder of clips, or None for a clip, a picture, or a folder of pictures."""
-    if not path.is_dir():
-        return None
-    films = sorted(f for f in path.iterdir() if f.suffix.lower() in (*video.VIDEO, ".gif", ".webp") and f.is_file())
-    return films or None
-
-
 def _each_clip(settings: Bpd) -> list[Path]:
     """The clips named, and those in the folders named."""
-    return [clip for given in settings.input for clip in clips_in(given) or [given]]
+    return [clip for given in settings.input for clip in video.clips_in(given) or [given]]
 
 
 def default_output(settings: Task) -> Path:

@@ -545,6 +545,15 @@ class Train(Settings):
         return self
 
 
+REQUESTS: dict[str, type[Settings]] = {
+    **TASKS,
+    "demo": Demo,
+    "train": Train,
+    "evaluate": Evaluate,
+    "bpd": Bpd,
+}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading requests from outside
 

@@ -7,7 +7,7 @@ load when first needed.
 """
 
 from videodiff.video.metadata import read_metadata, write_sidecar
-from videodiff.video.reader import Index, probe, read, read_levels, read_mask, stream
+from videodiff.video.reader import Index, clips_in, probe, read, read_levels, read_mask, stream
 from videodiff.video.shapes import PICTURES, VIDEO, Clip, ClipInfo, Frame, Limits
 from videodiff.video.sheets import contact_sheet, jpeg, resize
 from videodiff.video.writer import Writer, write
@@ -21,6 +21,7 @@ __all__ = [
     "Index",
     "Limits",
     "Writer",
+    "clips_in",
     "contact_sheet",
     "jpeg",
     "probe",

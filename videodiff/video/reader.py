@@ -24,7 +24,18 @@ import numpy as np
 
 from videodiff.errors import LimitExceeded, UnreadableInput, UserError
 from videodiff.video import guard
-from videodiff.video.shapes import INTERLACED, Clip, ClipInfo, Frame, Limits, Request, Table, from_plain, to_plain
+from videodiff.video.shapes import (
+    INTERLACED,
+    VIDEO,
+    Clip,
+    ClipInfo,
+    Frame,
+    Limits,
+    Request,
+    Table,
+    from_plain,
+    to_plain,
+)
 
 DEFAULT_LIMITS = Limits()
 Pathlike = str | os.PathLike
@@ -201,6 +212,14 @@ class Index:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         return found
+
+
+def clips_in(path: Path) -> list[Path] | None:
+    """The clips of a folder of clips, or None for a clip, a picture, or a folder of pictures."""
+    if not path.is_dir():
+        return None
+    films = sorted(f for f in path.iterdir() if f.suffix.lower() in (*VIDEO, ".gif", ".webp") and f.is_file())
+    return films or None
 
 
 def _request(path: Pathlike, limits: Limits, keep: bool, **wanted: Any) -> Request:

@@ -1,0 +1,621 @@
+"""The queue of jobs: one SQLite table in the data folder, which any number of processes may read and write at once.
+
+    store = Store(data_folder())
+    job = store.add(Predict(input="clip.mp4"))      # the command and the app; settings and output are now fixed
+    store.get(job.id).state; store.cancel(job.id)   # watching and steering, from anywhere
+    store.claim("auto", os.getpid())                # the worker alone: `worker.py`
+
+A job is running in the table exactly while a worker works on it or has died over it; `recover`, called by who holds the
+worker's lock, tells the two apart. Every change is one transaction, so a kill at any moment leaves a whole table.
+No torch is imported here.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videodiff.errors import OutOfResources, UserError
+from videodiff.settings import REQUESTS, Demo, Evaluate, Settings, Task, Train, validate
+from videodiff.video import clips_in
+
+WAITING, RUNNING, PAUSED, DONE, FAILED, CANCELLED = "waiting", "running", "paused", "done", "failed", "cancelled"
+
+LOW_WATER = 2 * 10**9
+"""Bytes that stay free on the disk of the data folder: a system without any does strange things."""
+QUOTA = 20 * 10**9
+"""Bytes that what is kept for convenience (cache and uploads) may take."""
+MOST_ATTEMPTS = 2
+"""A job that ended its worker this often is not tried again by itself."""
+CRASH_SECONDS = 600.0
+"""Two crashes within this time pause the queue, whichever jobs they befell."""
+MOST_NOTES = 200
+"""Of notes and of saved files, the last so many are kept."""
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE job (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, settings TEXT NOT NULL, state TEXT NOT NULL,
+    title TEXT NOT NULL, folder TEXT NOT NULL, visitor TEXT NOT NULL, position INTEGER NOT NULL, created REAL NOT NULL,
+    started REAL, finished REAL, done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+    what TEXT NOT NULL DEFAULT '', eta REAL, attempts INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '',
+    exit_code INTEGER, notes TEXT NOT NULL DEFAULT '[]', saved TEXT NOT NULL DEFAULT '[]',
+    starred INTEGER NOT NULL DEFAULT 0, trashed INTEGER NOT NULL DEFAULT 0, digest TEXT NOT NULL DEFAULT '',
+    wish TEXT NOT NULL DEFAULT '', device TEXT, pid INTEGER, beat REAL, patience REAL
+);
+CREATE INDEX job_state ON job (state, position);
+CREATE TABLE preview (job INTEGER PRIMARY KEY, jpeg BLOB NOT NULL);
+CREATE TABLE metric (job INTEGER NOT NULL, step INTEGER NOT NULL, name TEXT NOT NULL, figures TEXT NOT NULL);
+CREATE INDEX metric_job ON metric (job, step);
+CREATE TABLE worker (device TEXT PRIMARY KEY, pid INTEGER NOT NULL, since REAL NOT NULL, model TEXT NOT NULL);
+CREATE TABLE fact (name TEXT PRIMARY KEY, value NOT NULL);
+INSERT INTO fact VALUES ('version', 0), ('paused', ''), ('crashes', '[]');
+CREATE TRIGGER job_added AFTER INSERT ON job BEGIN UPDATE fact SET value = value + 1 WHERE name = 'version'; END;
+CREATE TRIGGER job_changed AFTER UPDATE ON job BEGIN UPDATE fact SET value = value + 1 WHERE name = 'version'; END;
+CREATE TRIGGER queue_paused AFTER UPDATE ON fact WHEN new.name = 'paused' BEGIN
+    UPDATE fact SET value = value + 1 WHERE name = 'version';
+END;
+"""
+
+
+def data_folder() -> Path:
+    """$VIDEODIFF_DATA, or the system's place for a user's data."""
+    if given := os.environ.get("VIDEODIFF_DATA"):
+        return Path(given).expanduser().absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("videodiff")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the table. Times are `time.time()`; `done` of `total` units of `what`; `eta` in seconds left."""
+
+    id: int
+    kind: str
+    settings: dict[str, Any]
+    state: str
+    title: str
+    created: float
+    started: float | None
+    finished: float | None
+    done: int
+    total: int
+    what: str
+    eta: float | None
+    attempts: int
+    error: str
+    exit_code: int | None
+    notes: tuple[str, ...]
+    saved: tuple[tuple[str, str], ...]
+    starred: bool
+    visitor: str
+    digest: str
+    folder: Path
+    """Of its results, its log and its thumbnail."""
+    device: str | None = None
+    pid: int | None = None
+    beat: float | None = None
+    """When its worker was last heard of."""
+    patience: float | None = None
+    """Seconds after `beat` from which on the worker counts as hung."""
+
+    @property
+    def output(self) -> Path | None:
+        """The clip it made, once it is whole."""
+        return next((Path(path) for path, kind in self.saved if kind == "clip"), None)
+
+    @property
+    def thumbnail(self) -> Path | None:
+        """A small JPEG of the result, if there is one."""
+        path = self.folder / "thumbnail.jpg"
+        return path if path.is_file() else None
+
+    @property
+    def log(self) -> Path:
+        """What happened to it, a line each, and the trace of an error of ours."""
+        return self.folder / "job.log"
+
+    def request(self) -> Settings:
+        """Its settings as a request."""
+        return validate(REQUESTS[self.kind], self.settings, where=self.kind)
+
+
+Jobs = list[Job]
+Figures = list[tuple[int, str, dict[str, float]]]
+Rows = list[Any]
+
+FIELDS = "id, kind, settings, state, title, created, started, finished, done, total, what, eta, attempts, error, "
+FIELDS += "exit_code, notes, saved, starred, visitor, digest, folder, device, pid, beat, patience"
+
+
+class Store:
+    """A data folder with its table of jobs. One instance may be used from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.results, self.work, self.uploads = (self.folder / name for name in ("results", "work", "uploads"))
+        self.cache, self.trash = self.folder / "cache", self.folder / "trash"
+        self.checkpoints, self.runs = self.folder / "checkpoints", self.folder / "runs"
+        try:
+            for made in (
+                self.results,
+                self.work,
+                self.uploads,
+                self.cache,
+                self.trash,
+                self.checkpoints,
+                self.runs,
+            ):
+                made.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the data folder {self.folder} cannot be made: {error.strerror}; set VIDEODIFF_DATA to another"
+            ) from error
+        self._lock = threading.RLock()
+        try:
+            # Transactions are begun by hand, in `_changing`; others wait half a minute for their turn.
+            self._db = sqlite3.connect(
+                self.folder / "jobs.sqlite", timeout=30, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            with self._changing() as db:
+                (found,) = db.execute("PRAGMA user_version").fetchone()
+                if found == 0:
+                    for statement in _statements(SCHEMA):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {VERSION}")
+                elif found != VERSION:
+                    raise UserError(
+                        f"{self.folder} was written by another version of videodiff (table {found}, ours {VERSION}); "
+                        "use that version, or set VIDEODIFF_DATA to another folder"
+                    )
+        except sqlite3.Error as error:
+            raise _told(error) from error
+
+    def close(self) -> None:
+        """Let go of the table."""
+        with self._lock:
+            self._db.close()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Asking for work
+
+    def add(self, settings: Settings, visitor: str = "") -> Job:
+        """Put a request at the end of the queue. Its paths are made absolute and what was left open is chosen.
+
+        A clip goes to `results/<date>-<id>-<kind>/<input stem>.<kind>.mp4` (a folder of clips: to that folder), a
+        report into the same folder, a training run to `runs/`, unless the settings say where.
+        """
+        if isinstance(settings, Demo):
+            raise UserError("a demo writes into the working directory and cannot be queued; run `videodiff demo`")
+        values = _absolute(settings.model_dump(), settings)
+        source = settings.source if isinstance(settings, Task) else None
+        title = source.name if source is not None else settings.out.name if isinstance(settings, Train) else ""
+        with self._changing() as db:
+            (position,) = db.execute("SELECT coalesce(max(position), 0) + 1 FROM job").fetchone()
+            (id,) = db.execute(
+                "INSERT INTO job (kind, settings, state, title, folder, visitor, position, created) "
+                "VALUES (?, '', ?, ?, '', ?, ?, ?) RETURNING id",
+                (values["kind"], WAITING, title or values["kind"], visitor, position, time.time()),
+            ).fetchone()
+            name = f"{time.strftime('%Y-%m-%d')}-{id}-{values['kind']}"
+            folder = self.results / name
+            if isinstance(settings, Task) and settings.output is None:
+                stem = f"seed{settings.seed}" if source is None else source.absolute().stem
+                short = os.fsencode(stem)[:180].decode(errors="ignore")
+                several = source is not None and clips_in(source) is not None
+                values["output"] = folder / "clips" if several else folder / f"{short}.{settings.kind}.mp4"
+            elif isinstance(settings, Evaluate) and settings.report is None:
+                values["report"] = folder / "report.json"
+            elif isinstance(settings, Train) and "out" not in settings.model_fields_set:
+                values["out"] = self.runs / name
+            request = validate(type(settings), values)
+            folder.mkdir(parents=True, exist_ok=True)
+            db.execute(
+                "UPDATE job SET settings = ?, folder = ? WHERE id = ?", (json.dumps(request.as_json()), name, id)
+            )
+        return self.get(id)
+
+    def again(self, id: int, **changes: Any) -> Job:
+        """The same request with other settings, such as seed=7; where its result goes is chosen anew."""
+        job = self.get(id)
+        kind = REQUESTS[job.kind]
+        chosen = {"output", "report", "overwrite"} | ({"out"} if kind is Train else set())
+        values = {name: value for name, value in job.settings.items() if name not in chosen}
+        return self.add(validate(kind, {**values, **changes}, where=job.kind), job.visitor)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Looking
+
+    def get(self, id: int) -> Job:
+        """The job with this number; UserError if there is none."""
+        found = self._jobs(f"SELECT {FIELDS} FROM job WHERE id = ?", (id,))
+        if not found:
+            raise UserError(f"there is no job {id}; see `videodiff queue`")
+        return found[0]
+
+    def list(
+        self,
+        states: Collection[str] = (),
+        text: str = "",
+        starred: bool = False,
+        kinds: Collection[str] = (),
+        visitor: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> Jobs:
+        """Jobs, newest first, without those in the trash; `text` is looked for in titles and settings."""
+        where, values = ["NOT trashed"], list[Any]()
+        for column, choice in (("state", states), ("kind", kinds)):
+            if choice:
+                where.append(f"{column} IN ({', '.join('?' * len(choice))})")
+                values += choice
+        for word in text.split():
+            where.append("instr(lower(title || ' ' || settings), lower(?))")
+            values.append(word)
+        if starred:
+            where.append("starred")
+        if visitor is not None:
+            where.append("visitor = ?")
+            values.append(visitor)
+        query = f"SELECT {FIELDS} FROM job WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ? OFFSET ?"
+        return self._jobs(query, (*values, limit, offset))
+
+    def queue(self) -> Jobs:
+        """The running jobs, then the waiting ones in the order in which they will run."""
+        query = f"SELECT {FIELDS} FROM job WHERE state IN (?, ?) ORDER BY state = ? DESC, position, id"
+        return self._jobs(query, (RUNNING, WAITING, RUNNING))
+
+    def preview(self, id: int) -> bytes | None:
+        """The last preview of a job, a JPEG strip of frames."""
+        return self._one("SELECT jpeg FROM preview WHERE job = ?", (id,))
+
+    def metrics(self, id: int, after: int = -1) -> Figures:
+        """(step, name, figures) of a job's metrics beyond the step `after`, in the order they came."""
+        rows = self._rows(
+            "SELECT step, name, figures FROM metric WHERE job = ? AND step > ? ORDER BY rowid", (id, after)
+        )
+        return [(step, name, json.loads(figures)) for step, name, figures in rows]
+
+    def version(self) -> int:
+        """A number that grows with every change of any job or of the queue."""
+        return int(self._one("SELECT value FROM fact WHERE name = 'version'"))
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Steering
+
+    def cancel(self, id: int) -> None:
+        """Stop a job, whatever it is doing; what is not complete goes."""
+        with self._changing() as db:
+            job = self.get(id)
+            if job.state == RUNNING:
+                db.execute("UPDATE job SET wish = 'cancel' WHERE id = ?", (id,))
+            elif job.state in (WAITING, PAUSED, FAILED):
+                self._settle(id, CANCELLED, job.error, job.exit_code)
+
+    def pause_job(self, id: int) -> None:
+        """Stop a job and keep what is finished of it: windows, or the state of a training run."""
+        with self._changing() as db:
+            job = self.get(id)
+            if job.state == RUNNING:
+                db.execute("UPDATE job SET wish = 'pause' WHERE id = ? AND wish = ''", (id,))
+            elif job.state == WAITING:
+                db.execute("UPDATE job SET state = ? WHERE id = ?", (PAUSED, id))
+            elif job.state != PAUSED:
+                raise UserError(f"job {id} is {job.state} and cannot be paused")
+
+    def resume_job(self, id: int) -> None:
+        """Let a paused or failed job wait for its turn again; it goes on after what was finished."""
+        with self._changing() as db:
+            job = self.get(id)
+            if job.state in (PAUSED, FAILED):
+                db.execute(
+                    "UPDATE job SET state = ?, attempts = 0, error = '', exit_code = NULL, finished = NULL "
+                    "WHERE id = ?",
+                    (WAITING, id),
+                )
+            elif job.state == RUNNING:  # asked to pause a moment ago
+                db.execute("UPDATE job SET wish = '' WHERE id = ? AND wish = 'pause'", (id,))
+            elif job.state != WAITING:
+                raise UserError(f"job {id} is {job.state}; make it again instead")
+
+    def move(self, id: int, before: int | None) -> None:
+        """Let a waiting job run before another waiting one, or after all (None)."""
+        with self._changing() as db:
+            order = [job.id for job in self.queue() if job.state == WAITING]
+            if id not in order or before not in (*order, None):
+                raise UserError(f"job {id if id not in order else before} is not waiting; only waiting jobs are moved")
+            if id == before:
+                return
+            order.remove(id)
+            order.insert(len(order) if before is None else order.index(before), id)
+            db.executemany("UPDATE job SET position = ? WHERE id = ?", [(i, one) for i, one in enumerate(order, 1)])
+
+    def star(self, id: int, on: bool) -> None:
+        """Mark a job as a favourite, or not."""
+        with self._changing() as db:
+            self.get(id)
+            db.execute("UPDATE job SET starred = ? WHERE id = ?", (int(on), id))
+
+    def trash_job(self, id: int) -> None:
+        """Move a job's folder to the trash and the job out of the lists; what it wrote elsewhere stays where it is."""
+        with self._changing() as db:
+            job = self.get(id)
+            if job.state == RUNNING:
+                raise UserError(f"job {id} is running; cancel it first")
+            if job.folder.is_dir():
+                shutil.move(job.folder, self.trash / job.folder.name)
+            if job.state in (WAITING, PAUSED):
+                self._settle(id, CANCELLED)
+            db.execute("UPDATE job SET trashed = 1 WHERE id = ?", (id,))
+            shutil.rmtree(self.work_folder(id), ignore_errors=True)
+
+    def paused(self) -> str:
+        """Why the whole queue is paused; empty if it is not."""
+        return str(self._one("SELECT value FROM fact WHERE name = 'paused'"))
+
+    def pause(self, why: str) -> None:
+        """Begin no other job; the running one goes on."""
+        with self._changing() as db:
+            db.execute("UPDATE fact SET value = ? WHERE name = 'paused'", (why or "paused",))
+
+    def resume(self) -> None:
+        """Let the queue go on."""
+        with self._changing() as db:
+            db.execute("UPDATE fact SET value = '' WHERE name = 'paused'")
+            db.execute("UPDATE fact SET value = '[]' WHERE name = 'crashes'")
+
+    def check_room(self) -> None:
+        """OutOfResources where the disk is nearly full, or cache and uploads are over their quota."""
+        self.check_disk()
+        kept = sum(
+            file.stat().st_size for top in (self.cache, self.uploads) for file in top.rglob("*") if file.is_file()
+        )
+        if kept > QUOTA:
+            raise OutOfResources(
+                f"{self.cache} and {self.uploads} hold {kept / 1e9:.1f} GB, the limit is {QUOTA / 1e9:.0f} GB; "
+                "delete what is no longer needed there"
+            )
+
+    def check_disk(self) -> None:
+        """OutOfResources where the disk is nearly full: the cheap half of `check_room`."""
+        free = shutil.disk_usage(self.folder).free
+        if free < LOW_WATER:
+            raise OutOfResources(
+                f"{free / 1e9:.1f} GB are free where {self.folder} lies, and {LOW_WATER / 1e9:.0f} GB are to stay "
+                "free; make room, then go on"
+            )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # The worker's side. What it does to a job has an effect only while the job is its own.
+
+    def claim(self, device: str, pid: int) -> Job | None:
+        """Take the first waiting job, unless the queue is paused: one statement, so no two workers take the same."""
+        with self._changing() as db:
+            row = db.execute(
+                "UPDATE job SET state = ?, started = coalesce(started, ?), attempts = attempts + 1, wish = '', "
+                "eta = NULL, error = '', exit_code = NULL, device = ?, pid = ?, beat = ?, patience = NULL WHERE id = ("
+                "SELECT id FROM job WHERE state = ? AND (SELECT value FROM fact WHERE name = 'paused') = '' "
+                "ORDER BY position, id LIMIT 1) RETURNING id",
+                (RUNNING, time.time(), device, pid, time.time(), WAITING),
+            ).fetchone()
+        return None if row is None else self.get(row[0])
+
+    def beat(
+        self,
+        id: int,
+        pid: int,
+        patience: float,
+        preview: bytes | None = None,
+        metrics: Sequence[tuple[int, str, Mapping[str, float]]] = (),
+        notes: Sequence[str] = (),
+        saved: Sequence[tuple[str, str]] = (),
+        **columns: Any,
+    ) -> str:
+        """Say that a job is alive and how far it is; the answer is the user's wish, see `wish`.
+
+        `columns`: done, total, what, eta, digest. `notes` and `saved` are all so far, `metrics` the new ones.
+        """
+        values = {
+            **columns,
+            "notes": json.dumps(list(notes)[-MOST_NOTES:]),
+            "saved": json.dumps(list(saved)[-MOST_NOTES:]),
+            "beat": time.time(),
+            "patience": patience,
+        }
+        with self._changing() as db:
+            row = db.execute(
+                f"UPDATE job SET {', '.join(f'{name} = ?' for name in values)} "
+                "WHERE id = ? AND state = ? AND pid = ? RETURNING wish",
+                (*values.values(), id, RUNNING, pid),
+            ).fetchone()
+            if row is None:
+                return "lost"
+            if preview is not None:
+                db.execute("INSERT OR REPLACE INTO preview VALUES (?, ?)", (id, preview))
+            db.executemany(
+                "INSERT INTO metric VALUES (?, ?, ?, ?)",
+                [(id, step, name, json.dumps(dict(figures))) for step, name, figures in metrics],
+            )
+        return row[0]
+
+    def wish(self, id: int, pid: int) -> str:
+        """What the user wants of a running job: "", "cancel" or "pause"; "lost" if it is not this worker's."""
+        found = self._one("SELECT wish FROM job WHERE id = ? AND state = ? AND pid = ?", (id, RUNNING, pid))
+        return "lost" if found is None else found
+
+    def finish(self, id: int, pid: int, state: str, error: str = "", exit_code: int | None = None) -> None:
+        """End a running job as done, failed, cancelled or paused."""
+        with self._changing():
+            if self.wish(id, pid) != "lost":
+                self._settle(id, state, error, exit_code)
+
+    def put_back(self, id: int, pid: int, counted: bool = False) -> None:
+        """Let a running job wait again, as its worker ends; `counted`: the attempt counts, as it did not end well."""
+        with self._changing() as db:
+            if self.wish(id, pid) != "lost":
+                if counted:
+                    self._interrupt(self.get(id))
+                else:
+                    db.execute("UPDATE job SET attempts = attempts - 1 WHERE id = ?", (id,))
+                    self._settle(id, WAITING)
+
+    def recover(self, device: str) -> Jobs:
+        """Put the jobs of a dead worker back, or give up on them; returns them. Only for who holds the worker's lock.
+
+        A job that ended its worker twice has failed. That, or two crashes within ten minutes, pauses the queue.
+        """
+        with self._changing() as db:
+            query = f"SELECT {FIELDS} FROM job WHERE state = ? AND device = ?"
+            left = self._jobs(query, (RUNNING, device))
+            for job in left:
+                self._interrupt(job)
+            db.execute("DELETE FROM worker WHERE device = ?", (device,))
+        return [self.get(job.id) for job in left]
+
+    def crashed(self, what: str) -> None:
+        """Note that a worker died; the second time within ten minutes pauses the queue."""
+        with self._changing() as db:
+            now = time.time()
+            crashes = json.loads(self._one("SELECT value FROM fact WHERE name = 'crashes'"))
+            crashes = [*(then for then in crashes if 0 <= now - then < CRASH_SECONDS), now]
+            db.execute("UPDATE fact SET value = ? WHERE name = 'crashes'", (json.dumps(crashes),))
+            if len(crashes) >= 2 and not self.paused():
+                self.pause(f"the worker died twice within {CRASH_SECONDS / 60:.0f} minutes, the last time {what}")
+
+    def introduce(self, device: str, pid: int, model: str = "") -> None:
+        """Say which worker serves a device, and which checkpoint it holds."""
+        with self._changing() as db:
+            db.execute(
+                "INSERT INTO worker VALUES (?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET model = excluded.model, "
+                "since = CASE WHEN pid = excluded.pid THEN since ELSE excluded.since END, pid = excluded.pid",
+                (device, pid, time.time(), model),
+            )
+
+    def worker(self, device: str) -> tuple[int, float, str] | None:
+        """(process, since when, checkpoint it holds) of the worker last seen on a device."""
+        rows = self._rows("SELECT pid, since, model FROM worker WHERE device = ?", (device,))
+        return rows[0] if rows else None
+
+    def work_folder(self, id: int) -> Path:
+        """Where a job keeps what it can go on from."""
+        return self.work / str(id)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _interrupt(self, job: Job) -> None:
+        """What becomes of a running job whose worker is no more."""
+        wish = self._one("SELECT wish FROM job WHERE id = ?", (job.id,))
+        self.crashed(f"while it ran job {job.id} ({job.title})")
+        if wish in ("cancel", "pause"):
+            self._settle(job.id, CANCELLED if wish == "cancel" else PAUSED)
+        elif job.attempts < MOST_ATTEMPTS:
+            self._settle(job.id, WAITING, "interrupted: its worker died; it goes on after what was finished")
+        else:
+            why = f"job {job.id} ({job.title}) ended its worker {job.attempts} times"
+            self._settle(job.id, FAILED, f"{why}, perhaps for lack of memory; lower --size, --window or --average", 1)
+            self.pause(f"{why}; look at it, then let the queue go on")
+
+    def _settle(self, id: int, state: str, error: str = "", exit_code: int | None = None) -> None:
+        """Give a job that is not, or no longer, worked on its state. Its preview and its work go where it has ended."""
+        ended = state in (DONE, FAILED, CANCELLED)
+        self._db.execute(
+            "UPDATE job SET state = ?, error = ?, exit_code = ?, finished = ?, eta = NULL, wish = '', pid = NULL, "
+            "beat = NULL WHERE id = ?",
+            (state, error, exit_code, time.time() if ended else None, id),
+        )
+        if state in (DONE, CANCELLED):
+            self._db.execute("DELETE FROM preview WHERE job = ?", (id,))
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; one inside another is part of it. A disk that is full is told as such, nothing changed."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:  # SQLite itself takes back what a full disk interrupted
+                        self._db.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise _told(error) from error
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> Rows:
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise _told(error) from error
+
+    def _one(self, query: str, values: Sequence[Any] = ()) -> Any:
+        rows = self._rows(query, values)
+        return rows[0][0] if rows else None
+
+    def _jobs(self, query: str, values: Sequence[Any] = ()) -> Jobs:
+        names = FIELDS.split(", ")
+        jobs = []
+        for row in self._rows(query, values):
+            columns = dict(zip(names, row, strict=True))
+            columns["settings"] = json.loads(columns["settings"] or "{}")
+            columns["notes"] = tuple(json.loads(columns["notes"]))
+            columns["saved"] = tuple((path, kind) for path, kind in json.loads(columns["saved"]))
+            columns["starred"] = bool(columns["starred"])
+            columns["folder"] = self.results / columns["folder"]
+            jobs.append(Job(**columns))
+        return jobs
+
+
+def _absolute(values: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The values with absolute paths, as the worker lives in another folder; also of a checkpoint's folder."""
+
+    def made(value: Any) -> Any:
+        if isinstance(value, Path):
+            return value.expanduser().absolute()
+        if isinstance(value, dict):
+            return {name: made(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(made(item) for item in value)
+        return value
+
+    values = made(values)
+    checkpoint = values.get("checkpoint")
+    if checkpoint is not None and (os.sep in checkpoint or Path(checkpoint).expanduser().is_dir()):
+        values["checkpoint"] = str(Path(checkpoint).expanduser().absolute())
+    return values
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one: `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if statement.strip() and sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _told(error: sqlite3.Error) -> Exception:
+    """The error to show for one of SQLite's."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return OutOfResources(f"the table of jobs cannot be written, the disk is full or failing ({error}); make room")
+    if code == sqlite3.SQLITE_BUSY:
+        return OutOfResources("the table of jobs is in use by another process and did not become free; try again")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        return UserError(f"the table of jobs cannot be used ({error}); set VIDEODIFF_DATA to another folder")
+    return error
