@@ -1,0 +1,50 @@
+"""What every page is given: the store, the shared components, and whose jobs a visitor may see."""
+
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from videodiff.errors import UserError
+from videodiff.jobs import Job, Store
+
+if TYPE_CHECKING:
+    from videodiff.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class App:
+    """One per server. `public`: visitors see only their own jobs, choose no folders and do not train."""
+
+    store: Store
+    supervisor: "Supervisor"
+    public: bool
+    inbox: gr.State
+    """{"task": str, "settings": dict, "input": str} or None: what another page sends to Make, Edit or Restore."""
+    tabs: gr.Tabs
+    """Ids: make, edit, restore, library, models, train, evaluate, system."""
+    tick: gr.Timer
+    """Every 0.7 s; what listens to it is private and shows no progress of its own."""
+
+    def visitor(self, request: gr.Request) -> str:
+        """Whose job it is: "" locally, the session's id on a public server."""
+        return str(request.session_hash or "nobody") if self.public else ""
+
+    def own(self, job: int, request: gr.Request) -> Job:
+        """A job this visitor may see and change. UserError if there is none, or it is someone else's."""
+        found = self.store.get(job)
+        if self.public and found.visitor != self.visitor(request):
+            raise UserError(f"there is no job {job}; jobs of this visit are listed in the library")
+        return found
+
+    def shown(self, path: Path) -> str:
+        """The path to give a component for a result: in place, or on a public server a copy nobody else can guess."""
+        if not self.public:
+            return str(path)
+        copy = self.store.cache / "gradio" / secrets.token_urlsafe(24) / path.name
+        copy.parent.mkdir(parents=True)
+        shutil.copyfile(path, copy)
+        return str(copy)

@@ -1,0 +1,7 @@
+"""Measuring a network."""
+
+from videodiff_ui.context import App
+
+
+def build(app: App) -> None:
+    """The components of the page, inside its tab."""

@@ -1,0 +1,7 @@
+"""The library: what was made, and with which settings."""
+
+from videodiff_ui.context import App
+
+
+def build(app: App) -> None:
+    """The components of the page, inside its tab."""

@@ -1,0 +1,264 @@
+"""The server: which pages there are, with what Gradio is started, and that there is one for a data folder.
+
+Everything Gradio would take from its environment is said here explicitly. It runs no network and does not import torch:
+jobs go to the table of `videodiff.jobs`, and a worker process does them.
+"""
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videodiff.errors import OutOfResources, UserError
+from videodiff.jobs import Store
+from videodiff_ui import window
+from videodiff_ui.guard import LOOPBACK, Guard, Quota
+from videodiff_ui.single import Single
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from videodiff.supervisor import Supervisor
+
+STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("app.js", "player.js", "timeline.js")
+USER = "videodiff"
+"""The name that goes with the password."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the server is to run. Sizes in bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    password: str = ""
+    share: bool = False
+    mcp: bool = False
+    device: str = "auto"
+    max_upload: int = 500_000_000
+    quota: int = 20_000_000_000
+    public: bool = False
+    names: frozenset[str] = field(default_factory=frozenset)
+    """Further host names the server goes by: a Space's own."""
+
+    def __post_init__(self) -> None:
+        """Nobody reaches the app from outside without a password, except where a Space is meant to be public."""
+        if self.public or self.password:
+            return
+        if self.share:
+            raise UserError("a share link is open to everyone who has it: set a password with --password")
+        if not self.local:
+            raise UserError(f"{self.host} can be reached by others: set a password with --password")
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The pages
+
+
+def build(store: Store, supervisor: "Supervisor", options: Options) -> "gr.Blocks":
+    """The app: a tab for each page."""
+    import gradio as gr
+
+    from videodiff_ui import evaluate, html, library, make, models, system, train
+    from videodiff_ui.context import App
+    from videodiff_ui.words import _
+
+    with gr.Blocks(title="videodiff", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as blocks:
+        gr.HTML(_header(html, options.public), elem_id="vd-header", padding=False)
+        inbox = gr.State(None)
+        tick = gr.Timer(0.7)
+        with gr.Tabs(elem_id="vd-tabs") as tabs:
+            app = App(store, supervisor, options.public, inbox, tabs, tick)
+            for name in ("make", "edit", "restore"):
+                with gr.Tab(_(f"tab_{name}"), id=name, elem_id=f"page-{name}"):
+                    make.build(app, name)
+            for name, page in (("library", library), ("models", models)):
+                with gr.Tab(_(f"tab_{name}"), id=name, elem_id=f"page-{name}"):
+                    page.build(app)
+            if not options.public:
+                for name, page in (("train", train), ("evaluate", evaluate), ("system", system)):
+                    with gr.Tab(_(f"tab_{name}"), id=name, elem_id=f"page-{name}"):
+                        page.build(app)
+    # Events add, change and read rows of a table; the work itself waits in that table, not here.
+    return blocks.queue(max_size=64, default_concurrency_limit=8, api_open=False)
+
+
+def _header(html: Any, public: bool) -> str:
+    def switch(what: str, sign: str) -> str:
+        return html.tag(
+            "button", sign, type="button", class_="vd-switch", id=f"vd-{what}", data_title=f"switch_{what}_label"
+        )
+
+    return html.join(
+        html.tag("span", "videodiff", class_="vd-name"),
+        html.tag("span", html.word("public_note"), class_="vd-note") if public else None,
+        html.tag("span", switch("language", "A/가"), switch("theme", "◐"), class_="vd-switches"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gradio's start
+
+
+def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int) -> str:
+    """Start answering; the address. What Gradio leaves open is closed by `guard.py`."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+    from starlette.routing import Mount
+    from starlette.staticfiles import StaticFiles
+
+    from videodiff_ui.words import FOLDER, I18N
+
+    if not options.public:
+        gr.set_static_paths([store.results])
+    hosts = {*LOOPBACK, *options.names}
+    if options.host not in ("0.0.0.0", "::"):
+        hosts.add(options.host.lower())
+    guard = Middleware(
+        Guard,
+        hosts=hosts,
+        addresses=not options.local,
+        quota=Quota(options.quota, (store.cache, store.uploads)),
+        most=options.max_upload,
+        framed=options.public,
+    )
+    blocks.launch(
+        server_name=options.host,
+        server_port=port,
+        share=options.share,
+        auth=(USER, options.password) if options.password else None,
+        prevent_thread_lock=True,
+        quiet=True,
+        inbrowser=False,
+        inline=False,
+        show_error=False,
+        strict_cors=True,
+        allowed_paths=[],
+        blocked_paths=[str(store.folder / "jobs.sqlite3")],
+        max_file_size=options.max_upload,
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        num_workers=0,
+        mcp_server=options.mcp,
+        pwa=True,
+        root_path="",
+        footer_links=["settings"],
+        favicon_path=str(STATIC / "icon.png"),
+        state_session_capacity=1000,
+        i18n=I18N,
+        theme=_theme(),
+        head="".join(
+            ['<link rel="stylesheet" href="videodiff/static/app.css">']
+            + [f'<script defer src="videodiff/static/{name}"></script>' for name in SCRIPTS]
+        ),
+        app_kwargs={
+            "middleware": [guard],
+            "routes": [
+                Mount("/videodiff/static", StaticFiles(directory=STATIC)),
+                Mount("/videodiff/words", StaticFiles(directory=FOLDER)),
+            ],
+        },
+    )
+    if blocks.share_url:
+        hosts.add(blocks.share_url.split("://", 1)[1].rstrip("/").lower())
+    return str(blocks.share_url or blocks.local_url)
+
+
+def _theme() -> "gr.themes.Base":
+    """Quiet: one accent, system fonts (nothing is fetched), little shadow."""
+    import gradio as gr
+
+    return gr.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        radius_size="md",
+        font=["system-ui", "-apple-system", "Segoe UI", "Noto Sans KR", "sans-serif"],
+        font_mono=["ui-monospace", "Consolas", "monospace"],
+    )
+
+
+def free_port(host: str, wanted: int) -> int:
+    """`wanted`, or the next port that nobody listens on; 0 asks the system for any."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in range(wanted, min(wanted + 100, 65536)) if wanted else (0,):
+        with socket.socket(family) as trial:
+            if os.name == "posix":  # elsewhere this option would take a port that is in use
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((host.strip("[]"), port))
+            except OSError:
+                continue
+            return int(trial.getsockname()[1])
+    raise OutOfResources(f"the ports {wanted} to {wanted + 99} are all taken; choose another with --port")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The life of a server
+
+
+def serve(folder: Path, options: Options, show: str = "window", say: Callable[[str], None] = print) -> None:
+    """Run the app until it is interrupted. `show` is "window", "tab" or "no"; `say` tells the user where the app is."""
+    single = Single(folder)
+    profile = folder / "cache" / "window"
+    if not single.take():
+        url = _wait_for(single)
+        say(f"videodiff already runs on {folder}: {url}")
+        if show != "no":
+            window.show(url, profile, tab=show == "tab")
+        return
+    try:
+        from videodiff.supervisor import Supervisor
+
+        store = Store(folder)
+        sweep(store)
+        # Read by Gradio at import and whenever something is put in: nothing of ours lies in the system's folder.
+        os.environ["GRADIO_TEMP_DIR"] = str(store.cache / "gradio")
+        port = free_port(options.host, options.port)
+        supervisor = Supervisor(store, options.device)
+        blocks = build(store, supervisor, options)
+        url = launch(blocks, store, options, port)
+        supervisor.start()
+        single.tell(url)
+        if options.port not in (0, port):
+            say(f"port {options.port} is taken; using {port}")
+        say(f"videodiff runs at {url} (data in {folder}); stop it with Ctrl+C")
+        if show != "no":
+            window.show(url, profile, tab=show == "tab")
+        try:
+            threading.Event().wait()
+        finally:
+            supervisor.stop()
+            blocks.close(verbose=False)
+    finally:
+        single.release()
+
+
+def _wait_for(single: Single, seconds: float = 60) -> str:
+    """The address of the server that is there, which may be starting still."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        url = single.other()
+        if url is not None:
+            return url
+        time.sleep(0.1)
+    raise OutOfResources(
+        f"another server holds {single.note.parent} but did not become ready; "
+        "end it, or choose another folder with --data"
+    )
+
+
+def sweep(store: Store) -> None:
+    """Remove what a former server left of uploads and previews; results and the clips of jobs are elsewhere."""
+    shutil.rmtree(store.cache / "gradio", ignore_errors=True)
+    (store.cache / "gradio").mkdir(parents=True)

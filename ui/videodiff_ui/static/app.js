@@ -1,0 +1,150 @@
+// What the page does without asking the server: words, theme, language, keys, and the ground widgets stand on.
+// Widgets (player.js, timeline.js) use `videodiff.widget`, `videodiff.send`, `videodiff.word` and `videodiff.on`.
+"use strict";
+
+const videodiff = (window.videodiff = {});
+
+// --- Words -----------------------------------------------------------------------------------------------------------
+
+const LANGUAGES = ["en", "ko"];
+let words = {};
+
+// The text of a key in the reader's language, `{name}` replaced from `values`.
+videodiff.word = (key, values = {}) =>
+  (words[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+
+videodiff.language = () => {
+  const kept = localStorage.getItem("videodiff-language");
+  return LANGUAGES.includes(kept) ? kept : navigator.language.startsWith("ko") ? "ko" : "en";
+};
+
+// Elements made by html.word(), and titles by data-title: English until here.
+function translate(root) {
+  for (const element of root.querySelectorAll("[data-word]")) {
+    const text = videodiff.word(element.dataset.word, JSON.parse(element.dataset.values || "{}"));
+    if (element.textContent !== text) element.textContent = text;
+  }
+  for (const element of root.querySelectorAll("[data-title]")) {
+    const text = videodiff.word(element.dataset.title);
+    if (element.title !== text) {
+      element.title = text;
+      element.setAttribute("aria-label", text);
+    }
+  }
+}
+
+// --- Widgets ---------------------------------------------------------------------------------------------------------
+
+const widgets = [];
+
+// Calls `start(element)` once for every element that matches, now or whenever Gradio puts it on the page.
+videodiff.widget = (selector, start) => {
+  widgets.push({ selector, start, seen: new WeakSet() });
+  wake();
+};
+
+function wake() {
+  for (const { selector, start, seen } of widgets)
+    for (const element of document.querySelectorAll(selector))
+      if (!seen.has(element)) {
+        seen.add(element);
+        start(element);
+      }
+}
+
+// Puts a value into the hidden textbox with this elem_id, as if it had been typed; its event then reaches Python.
+videodiff.send = (id, value) => {
+  const box = document.querySelector(`#${id} textarea, #${id} input`);
+  if (!box) throw new Error(`no textbox ${id}`);
+  const prototype = box instanceof HTMLTextAreaElement ? HTMLTextAreaElement : HTMLInputElement;
+  Object.getOwnPropertyDescriptor(prototype.prototype, "value").set.call(box, String(value));
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+};
+
+// --- Theme and language ----------------------------------------------------------------------------------------------
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function showTheme() {
+  const kept = localStorage.getItem("videodiff-theme");
+  document.body.classList.toggle("dark", kept ? kept === "dark" : dark.matches);
+}
+
+function switchTheme() {
+  localStorage.setItem("videodiff-theme", document.body.classList.contains("dark") ? "light" : "dark");
+  showTheme();
+}
+
+async function showLanguage() {
+  const language = videodiff.language();
+  words = await (await fetch(`videodiff/words/${language}.json`)).json();
+  document.documentElement.lang = language;
+  translate(document);
+  // Gradio's own labels follow the browser's language; the module that knows better is already on the page.
+  if (!navigator.language.startsWith(language)) {
+    const core = performance.getEntriesByType("resource").find(({ name }) => /\/assets\/core-[^/]*\.js$/.test(name));
+    (await import(core.name)).changeLocale(language);
+  }
+}
+
+function switchLanguage() {
+  localStorage.setItem("videodiff-language", videodiff.language() === "ko" ? "en" : "ko");
+  showLanguage();
+}
+
+videodiff.widget("#vd-theme", (button) => button.addEventListener("click", switchTheme));
+videodiff.widget("#vd-language", (button) => button.addEventListener("click", switchLanguage));
+dark.addEventListener("change", showTheme);
+
+// --- Keys ------------------------------------------------------------------------------------------------------------
+
+const listeners = { play: [], step: [] };
+
+// `videodiff.on("play", f)`: the space bar. `videodiff.on("step", f)`: f(-1 or 1) for the arrows, f(-10 or 10) with Shift.
+videodiff.on = (what, listener) => listeners[what].push(listener);
+
+const typing = (element) => element.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable=true]");
+const pressable = (element) => element.closest?.("button, a, summary, [role=tab], [role=slider], input, label");
+
+// The button of the open page whose id ends so: vd-run on Make, vd-edit-run on Edit.
+const visible = (element) => element.offsetParent !== null;
+function press(ending) {
+  const button = [...document.querySelectorAll(`button[id^="vd-"][id$="${ending}"]`)].find(visible);
+  if (button && !button.disabled) button.click();
+  return Boolean(button);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented) return;
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    if (press("run")) event.preventDefault();
+  } else if (event.key === "Escape") {
+    press("stop");
+  } else if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) {
+    return;
+  } else if (event.key === " " && !pressable(event.target) && listeners.play.length) {
+    event.preventDefault();
+    listeners.play.forEach((listener) => listener());
+  } else if (["ArrowLeft", "ArrowRight"].includes(event.key) && !pressable(event.target) && listeners.step.length) {
+    event.preventDefault();
+    const step = (event.key === "ArrowLeft" ? -1 : 1) * (event.shiftKey ? 10 : 1);
+    listeners.step.forEach((listener) => listener(step));
+  }
+});
+
+// --- Start -----------------------------------------------------------------------------------------------------------
+
+let waiting = false;
+new MutationObserver(() => {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    wake();
+    translate(document);
+  });
+}).observe(document.documentElement, { childList: true, subtree: true });
+
+showTheme();
+showLanguage();
+wake();

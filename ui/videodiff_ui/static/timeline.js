@@ -1,0 +1,1 @@
+// The frame strip where frames are marked.

@@ -1,0 +1,7 @@
+"""Training on a folder of clips."""
+
+from videodiff_ui.context import App
+
+
+def build(app: App) -> None:
+    """The components of the page, inside its tab."""
