@@ -189,10 +189,10 @@ class Store:
     # -----------------------------------------------------------------------------------------------------------------
     # Asking for work
 
-    def add(self, settings: Settings, visitor: str = "") -> Job:
+    def add(self, settings: Settings, visitor: str = "", suffix: str = ".mp4") -> Job:
         """Put a request at the end of the queue. Its paths are made absolute and what was left open is chosen.
 
-        A clip goes to `results/<date>-<id>-<kind>/<input stem>.<kind>.mp4` (a folder of clips: to that folder), a
+        A clip goes to `results/<date>-<id>-<kind>/<input stem>.<kind><suffix>` (a folder of clips: to that folder), a
         report into the same folder, a training run to `runs/`, unless the settings say where.
         """
         if isinstance(settings, Demo):
@@ -213,7 +213,7 @@ class Store:
                 stem = f"seed{settings.seed}" if source is None else source.absolute().stem
                 short = os.fsencode(stem)[:180].decode(errors="ignore")
                 several = source is not None and clips_in(source) is not None
-                values["output"] = folder / "clips" if several else folder / f"{short}.{settings.kind}.mp4"
+                values["output"] = folder / "clips" if several else folder / f"{short}.{settings.kind}{suffix}"
             elif isinstance(settings, Evaluate) and settings.report is None:
                 values["report"] = folder / "report.json"
             elif isinstance(settings, Train) and "out" not in settings.model_fields_set:
@@ -231,7 +231,8 @@ class Store:
         kind = REQUESTS[job.kind]
         chosen = {"output", "report", "overwrite"} | ({"out"} if kind is Train else set())
         values = {name: value for name, value in job.settings.items() if name not in chosen}
-        return self.add(validate(kind, {**values, **changes}, where=job.kind), job.visitor)
+        suffix = Path(job.settings.get("output") or "").suffix or ".mp4"
+        return self.add(validate(kind, {**values, **changes}, where=job.kind), job.visitor, suffix)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Looking
