@@ -63,6 +63,7 @@ DOORS = {
     "skimage": {"metrics/ssim"},
     "cv2": {"baselines"},
     "gradio": set(),
+    "videodiff_ui": {"cli"},
 }
 
 

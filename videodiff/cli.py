@@ -6,11 +6,13 @@ Nothing heavy is imported before it is known that work is to be done, so help is
 import inspect
 import json
 import math
+import os
 import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_args
 
@@ -19,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from videodiff import __version__
-from videodiff.errors import UserError
+from videodiff.errors import MissingExtra, UserError
 from videodiff.events import Event, Note, Saved, as_json
 from videodiff.events import Metric as MetricEvent
 from videodiff.events import Progress as ProgressEvent
@@ -47,6 +49,7 @@ def build() -> App:
     app.command(info)
     app.command(list_, name="list")
     app.command(doctor)
+    app.command(ui)
     return app
 
 
@@ -249,6 +252,73 @@ def doctor(*, json: bool = False) -> None:
     from videodiff import about
 
     _show(about.doctor(), json)
+
+
+def ui(
+    *,
+    data: Path | None = None,
+    port: int = 7860,
+    host: str = "127.0.0.1",
+    password: str = "",
+    share: Annotated[bool, Parameter(negative=())] = False,
+    device: str = "auto",
+    max_upload: float = 500,
+    quota: float = 20,
+    mcp: Annotated[bool, Parameter(negative=())] = False,
+    tab: Annotated[bool, Parameter(negative=())] = False,
+    no_open: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Open the app, in a window of its own where a Chromium-family browser is installed, else in the default browser.
+
+    Parameters
+    ----------
+    data
+        The data folder: jobs, results, checkpoints added. Default: $VIDEODIFF_DATA, or the system's place for it.
+    port
+        Where to listen; if it is taken, the next that is free. 0: any.
+    host
+        The address to listen on. Any but this machine's own needs a password.
+    password
+        Asked of everyone who opens the app; the name is videodiff. Default: $VIDEODIFF_PASSWORD.
+    share
+        Make a public link through Gradio's tunnel, which sees all that passes. Needs a password.
+    device
+        auto, cpu, cuda, cuda:0, mps: where the jobs run.
+    max_upload
+        Megabytes of the largest clip that may be put in.
+    quota
+        Gigabytes that clips put in may take together.
+    mcp
+        Also serve the tools of docs/api.md to programs that speak MCP (extra: mcp).
+    tab
+        Open a tab of the default browser instead of a window.
+    no_open
+        Open nothing; print the address.
+    """
+    extra = next(
+        (extra for module, extra in UI_EXTRAS.items() if (module != "mcp" or mcp) and not find_spec(module)), ""
+    )
+    if extra:
+        raise MissingExtra(f"this needs the extra {extra}: pip install 'videodiff[{extra}]'")
+    from videodiff.jobs import data_folder
+    from videodiff_ui.server import Options, serve
+
+    options = Options(
+        host,
+        port,
+        password or os.environ.get("VIDEODIFF_PASSWORD", ""),
+        share,
+        mcp,
+        device,
+        max_upload=round(max_upload * 1e6),
+        quota=round(quota * 1e9),
+    )
+    show = "no" if no_open else "tab" if tab else "window"
+    serve(data.expanduser().absolute() if data else data_folder(), options, show)
+
+
+UI_EXTRAS = {"gradio": "ui", "mcp": "mcp"}
+"""What the app imports, and the extra that brings it."""
 
 
 def _show(values: dict[str, Any], as_lines: bool, indent: str = "") -> None:
