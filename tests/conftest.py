@@ -1,9 +1,10 @@
 """Fixtures shared by all tests."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,60 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     checkpoint.save(folder, "unet", config, net.state_dict(), Spread(), Levels(), Window(frames=8, side=16), {})
     return folder
+
+
+@pytest.fixture
+def serve(tmp_path: Path, tiny: Path) -> Iterator[Callable[..., Any]]:
+    """`serve(*options, data=folder)` starts an app (`browser.Served`) with the checkpoint `tiny`; stopped afterwards."""
+    import browser
+
+    started = []
+
+    def start(*options: str, data: Path | None = None, **more: Any) -> Any:
+        folder = data or tmp_path / f"data{len(started)}"
+        browser.add_checkpoint(folder, tiny)
+        started.append(browser.start(folder, *options, **more))
+        return started[-1]
+
+    yield start
+    for app in started:
+        app.stop()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Any]:
+    """One running app (`browser.Served`) for all tests of a file, with the checkpoint `tiny` in its data folder."""
+    import browser
+
+    folder = tmp_path_factory.mktemp("data")
+    browser.add_checkpoint(folder, tiny)
+    running = browser.start(folder)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """The installed Chromium, headless, by Playwright."""
+    import browser
+
+    program = browser.require()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=list(browser.FLAGS))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(app: Any, chromium: Any) -> Iterator[Any]:
+    """A page of `app` in a profile of its own; the test fails if it had errors or asked another host for anything."""
+    import browser
+
+    with browser.opened(chromium, app.url) as opened:
+        yield opened
+        opened.watched.quiet()
 
 
 @pytest.fixture(autouse=True)

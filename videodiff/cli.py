@@ -304,12 +304,12 @@ def ui(
     from videodiff_ui.server import Options, serve
 
     options = Options(
-        host,
-        port,
-        password or os.environ.get("VIDEODIFF_PASSWORD", ""),
-        share,
-        mcp,
-        device,
+        host=host,
+        port=port,
+        password=password or os.environ.get("VIDEODIFF_PASSWORD", ""),
+        share=share,
+        mcp=mcp,
+        device=device,
         max_upload=round(max_upload * 1e6),
         quota=round(quota * 1e9),
     )
