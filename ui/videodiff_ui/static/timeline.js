@@ -1,5 +1,7 @@
 // The strip of frames: click, drag or keys mark frames as wanted; the marks go into a hidden text box as JSON.
 // Cells are found by their classes each time, because Gradio may draw the strip anew at any moment.
+"use strict";
+
 (() => {
   let drag = null; // {strip, from, on}: the strip, the cell where the drag began, and whether it marks or unmarks
 
@@ -23,10 +25,7 @@
     const next = { frames: marks.frames, wanted, before: 0, after: 0, factor: 1, slow: false, loop: false };
     strip.dataset.marks = JSON.stringify(next);
     strip.querySelectorAll(".vd-slot, .vd-between").forEach((slot) => slot.remove());
-    const box = document.querySelector(`#${strip.dataset.target} textarea, #${strip.dataset.target} input`);
-    if (!box) return;
-    box.value = JSON.stringify(next);
-    box.dispatchEvent(new Event("input", { bubbles: true }));
+    videodiff.send(strip.dataset.target, JSON.stringify(next));
   };
 
   const paint = (strip, from, to, on, before) => {
