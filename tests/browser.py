@@ -129,7 +129,7 @@ def program() -> str | None:
 
 
 def require() -> str:
-    """The browser's program. Where there is none a test is skipped; in CI it fails, as nothing may be left out there."""
+    """The browser's program. Where there is none a test is skipped; in CI it fails, where nothing may be left out."""
     found = program()
     if found is None:
         message = "no Chromium-family browser is installed"

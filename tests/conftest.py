@@ -48,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def serve(tmp_path: Path, tiny: Path) -> Iterator[Callable[..., Any]]:
-    """`serve(*options, data=folder)` starts an app (`browser.Served`) with the checkpoint `tiny`; stopped afterwards."""
+    """`serve(*options, data=folder)` starts an app (`browser.Served`) with the checkpoint `tiny`, and stops it."""
     import browser
 
     started = []
