@@ -218,7 +218,16 @@ def serve(folder: Path, options: Options, show: str = "window", say: Callable[[s
             window.show(url, profile, tab=show == "tab")
         return
     try:
-        from videodiff.supervisor import Supervisor
+        try:
+            from videodiff.supervisor import Supervisor
+        except ModuleNotFoundError:  # TEMPORARY, until it is committed
+
+            class Supervisor:  # type: ignore
+                def __init__(self, store: Store, device: str) -> None: ...
+                def start(self) -> None: ...
+                def stop(self, kill: bool = False) -> None: ...
+                def worker_state(self) -> dict[str, Any]:
+                    return {}
 
         store = Store(folder)
         sweep(store)
