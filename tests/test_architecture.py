@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
         "video",
         "flow",
         "files",
+        "budget",
     },
     {"models", "sampling", "datasets", "metrics", "tasks", "losses", "variational", "monotone", "guess", "smoothing"},
     {"centred", "denoiser", "conditioning", "guidance", "likelihood", "baselines"},

@@ -13,8 +13,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from videodiff import checkpoint
+from videodiff.budget import MAX_WINDOW_PIXELS, goes_backward, window_bytes, window_pixels
 from videodiff.centred import CentredDenoiser
 from videodiff.checkpoint import Bundle
 from videodiff.compute import free_memory, pick_device, pick_precision
@@ -34,6 +36,7 @@ from videodiff.sampling import Before, Plan, Step, Stepper, make_plan, repaint, 
 from videodiff.sampling.inversion import encode, slerp
 from videodiff.settings import Restore, Sampling
 from videodiff.smoothing import local
+from videodiff.spool import Journal
 from videodiff.tasks.layout import Damage, Layout, Shape
 from videodiff.types import Canvas, Denoise
 from videodiff.video import jpeg
@@ -41,12 +44,8 @@ from videodiff.video import jpeg
 PREVIEW_SECONDS = 0.5
 """A preview is made at most this often, which keeps its cost far below that of a step."""
 
-MAX_WINDOW_PIXELS = 16_000_000
-"""About 13 GB with the shipped networks."""
-BYTES_A_PIXEL = 820
-"""Memory of one evaluation for each pixel of a window, in float32 (docs/log.md)."""
-GRADIENT_BYTES_A_PIXEL = 4500
-"""The same where it is followed by a pass backward (measured: 4470 at 128x128)."""
+PREVIEW_HEIGHT = 256
+"""Pixels; larger previews cost more than they show."""
 
 
 def never() -> bool:
@@ -314,9 +313,18 @@ def restoring_walk(model: Model, settings: Restore, unit: float) -> tuple[Steppe
 
 
 def fill(
-    model: Model, layout: Layout, settings: Sampling, previews: bool = False, cancelled: Callable[[], bool] = never
+    model: Model,
+    layout: Layout,
+    settings: Sampling,
+    previews: bool = False,
+    cancelled: Callable[[], bool] = never,
+    journal: Journal | None = None,
 ) -> Iterator[Progress]:
-    """Fill all that is wanted, window by window, into the layout's spool; Progress counts network evaluations."""
+    """Fill all that is wanted, window by window, into the layout's spool; Progress counts network evaluations.
+
+    Windows that the journal holds are taken from it, and those that are filled are added to it: as the noise of a
+    window depends on the seed and its number alone, the result is that of a run in one go.
+    """
     assert settings.seed is not None, "a request that samples has its seed drawn"
     plan = list(cut(model, layout, settings))
     costs = [cost(model, layout, settings, window) for window in plan]
@@ -324,15 +332,28 @@ def fill(
     for number, window in enumerate(plan):
         if layout.edit is not None and costs[number] == 0:  # nothing in it is to change
             continue
+        if journal is not None and number in journal:
+            journal.restore(number, layout.spool)
+            done += costs[number]
+            yield Progress(done, total, "sampling")
+            continue
         noise = NoiseSource(tuple(settings.seed + i for i in range(settings.average)), number)
         for n, step in _steps(model, layout, window, settings, noise, cancelled):
             preview = None
             if previews and time.monotonic() - shown_at > PREVIEW_SECONDS:
                 shown_at = time.monotonic()
-                preview = jpeg(to_pixels(step.x0.mean(0)))
+                preview = jpeg(to_pixels(_small(step.x0.mean(0))))
             yield Progress(done + n, total, "sampling", preview)
         done += costs[number]
         _keep(layout, window, to_pixels(step.z.mean(0)))
+        if journal is not None:
+            journal.add(number, window.new, layout.spool)
+
+
+def _small(frames: Tensor) -> Tensor:
+    """Frames [t c h w] at a height of at most PREVIEW_HEIGHT."""
+    shrink = PREVIEW_HEIGHT / frames.shape[-2]
+    return frames if shrink >= 1 else interpolate(frames, scale_factor=shrink, mode="area")
 
 
 def cut(model: Model, layout: Layout, settings: Sampling) -> Iterator[Window]:
@@ -467,15 +488,15 @@ def check_memory(model: Model, layout: Layout, settings: Sampling) -> None:
     """Refuse a window that is too large for any machine, or for the memory free on this one."""
     height, width, _ = layout.spool.shape
     frames = model.shape(settings.window).window
-    pixels = height * width * frames * settings.average
+    pixels = window_pixels(width, height, frames, settings.average)
     what = f"a window of {width}x{height} with {frames} frames and --average {settings.average}"
     if pixels > MAX_WINDOW_PIXELS:
         raise LimitExceeded(
             f"{what} is {pixels / 1e6:.0f} million pixels, the limit is {MAX_WINDOW_PIXELS / 1e6:.0f}; "
             "lower --size, --window or --average"
         )
-    backward = settings.conditioning == "reconstruction" or getattr(settings, "method", "ddrm") != "ddrm"
-    needed = pixels * (GRADIENT_BYTES_A_PIXEL if backward else BYTES_A_PIXEL)
+    backward = goes_backward(settings.conditioning, getattr(settings, "method", "ddrm"))
+    needed = window_bytes(width, height, frames, settings.average, backward)
     free = free_memory(model.device)
     if free is not None and needed > free:
         raise OutOfResources(

@@ -1,10 +1,13 @@
 """The one door of the command and the app: `run(settings)` does what a request says and yields its events."""
 
 import errno
+import hashlib
+import json
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,28 +35,38 @@ from videodiff.pipeline import (
 )
 from videodiff.sampling import Plan, sampler
 from videodiff.settings import Bpd, Demo, Evaluate, Predict, Sampling, Settings, Task, Train
+from videodiff.spool import Journal
 from videodiff.tasks import TASKS
 from videodiff.tasks.layout import Layout
 
+Opened = Callable[[Sampling], Model]
+
 
 def run(
-    settings: Settings, previews: bool = False, dry: bool = False, cancelled: Callable[[], bool] = never
+    settings: Settings,
+    previews: bool = False,
+    dry: bool = False,
+    cancelled: Callable[[], bool] = never,
+    work: Path | None = None,
+    opened: Opened | None = None,
 ) -> Iterator[Event]:
     """The events of a request. Close the iterator to stop between two of them; what is not complete is then not there.
 
     `cancelled` is asked before every evaluation of the network, and between the steps of a training run; once it says
     yes, `denoiser.Cancelled` is raised, and nothing partial is left either. It may look at a flag of another thread.
+    A training run saves its state first, and goes on from there when it is asked for again.
+
+    `work` is a folder in which a task keeps its finished windows: the same request with the same folder goes on after
+    them, to the result of a run in one go. Whoever gave the folder removes it. `opened` opens the network instead of
+    `pipeline.open_model`, for who keeps one between requests.
     """
     try:
         if isinstance(settings, Task):
-            yield from _render(settings, previews, dry, cancelled)
+            yield from _render(settings, previews, dry, cancelled, work, opened or open_model)
         elif dry:
             yield outline(settings)
         elif isinstance(settings, Train):
-            for event in _train(settings):
-                yield event
-                if cancelled():
-                    raise Cancelled
+            yield from _train(settings, cancelled)
         elif isinstance(settings, Evaluate):
             from videodiff.evaluate import evaluate
 
@@ -85,23 +98,25 @@ OUT_OF_MEMORY = "memory ran out; lower --size, --window or --average, or set --p
 # Clips
 
 
-def _render(settings: Task, previews: bool, dry: bool, cancelled: Callable[[], bool]) -> Iterator[Event]:
+def _render(
+    settings: Task, previews: bool, dry: bool, cancelled: Callable[[], bool], work: Path | None, opened: Opened
+) -> Iterator[Event]:
     clips = None if settings.source is None else video.clips_in(settings.source)
     if clips is None:
-        yield from _render_one(open_model(settings), settings, previews, dry, cancelled)
+        yield from _render_one(opened(settings), settings, previews, dry, cancelled, work)
         return
     if settings.output is not None and settings.output.suffix:
         raise UserError(f"{settings.source} holds several clips; --output must then be a folder, not {settings.output}")
     if settings.output is not None and not dry:
         _make_folder(settings.output)
     stems = Counter(clip.stem for clip in clips)
-    model, failed = open_model(settings), list[UserError]()
+    model, failed = opened(settings), list[UserError]()
     for clip in clips:
         name = clip.stem if stems[clip.stem] == 1 else clip.name  # a.mp4 beside a.mov
         output = (settings.output or Path()) / _result_of(name, settings)
         one = settings.model_copy(update={"input": clip, "output": output})
         try:
-            yield from _render_one(model, one, previews, dry, cancelled)
+            yield from _render_one(model, one, previews, dry, cancelled, None if work is None else work / name)
         except OutOfResources:
             raise
         except UserError as error:
@@ -113,26 +128,39 @@ def _render(settings: Task, previews: bool, dry: bool, cancelled: Callable[[], b
 
 
 def _render_one(
-    model: Model, settings: Task, previews: bool, dry: bool, cancelled: Callable[[], bool]
+    model: Model, settings: Task, previews: bool, dry: bool, cancelled: Callable[[], bool], work: Path | None = None
 ) -> Iterator[Event]:
     output = settings.output or default_output(settings)
     for read in settings.reads:
         if read.exists() and output.exists() and output.samefile(read):
             raise UserError(f"{output} is read by this request, and would be lost; choose another --output")
     sheet = output.with_name(f"{output.stem}.sheet.png")
-    for beside in (output.with_name(f"{output.name}.json"), *([sheet] if settings.sheet else [])):
-        if beside.exists() and not settings.overwrite:
+    sidecar = output.with_name(f"{output.name}.json")
+    ours = work is not None and _made_before(work, output, settings)
+    if ours and sidecar.exists() and (sheet.exists() or not settings.sheet):
+        yield Note("the result was whole before the interruption", {"whole": True})
+        yield Saved(str(output), "clip")
+        if settings.sheet:
+            yield Saved(str(sheet), "sheet")
+        return
+    overwrite = settings.overwrite or ours
+    for beside in (sidecar, *([sheet] if settings.sheet else [])):
+        if beside.exists() and not overwrite:
             raise UserError(f"{beside} exists; choose another --output, or allow it to be replaced with --overwrite")
     layout = yield from TASKS[settings.kind].lay_out(settings, model.shape(settings.window))
     with layout.spool as spool:
         check_memory(model, layout, settings)
         about = describe(model, layout, settings)
-        writer = video.Writer(output, layout.timeline.fps, about, settings.overwrite)
+        writer = video.Writer(output, layout.timeline.fps, about, overwrite)
         if dry:
             yield estimate(model, layout, settings, output)
             return
-        with writer:  # refuses before the work is done
-            yield from fill(model, layout, settings, previews, cancelled)
+        with writer, _journal(work, about, layout, settings) as journal:  # the writer refuses before the work is done
+            if journal is not None and journal.stale:
+                yield Note("the input or the network is not what it was before the interruption; begun anew")
+            yield from fill(model, layout, settings, previews, cancelled, journal)
+            if journal is not None:
+                journal.complete()
             for place in layout.timeline.shown:
                 writer.add(spool.get(place))
         video.write_sidecar(output, about)
@@ -142,6 +170,31 @@ def _render_one(
         if settings.sheet:
             _write_sheet(sheet, layout)
             yield Saved(str(sheet), "sheet")
+
+
+def _journal(work: Path | None, about: dict, layout: Layout, settings: Task) -> AbstractContextManager[Journal | None]:
+    """The journal of a request's windows, its key all that decides what is in them; none without a folder for it."""
+    if work is None:
+        return nullcontext()
+    read = [(str(path), *_stamp(path)) for path in settings.reads]
+    timeline = [list(x) for x in (layout.timeline.given, layout.timeline.wanted, layout.timeline.shown)]
+    made = {name: value for name, value in about["settings"].items() if name not in ("output", "overwrite", "sheet")}
+    everything = json.dumps([{**about, "settings": made}, layout.spool.shape, timeline, read], sort_keys=True)
+    return Journal(work, hashlib.sha256(everything.encode()).hexdigest(), layout.spool.shape)
+
+
+def _stamp(path: Path) -> list[tuple[str, int, int]]:
+    """(name, size, time of the last change) of a file, or of the files of a folder."""
+    files = [path] if not path.is_dir() else sorted(p for p in path.iterdir() if p.is_file())
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _made_before(work: Path, output: Path, settings: Task) -> bool:
+    """Whether an interrupted run of this very request had filled all its windows and given its result its name."""
+    lines = work / "windows.jsonl"
+    if not (output.exists() and lines.is_file() and b'{"whole": true}\n' in lines.read_bytes()):
+        return False
+    return video.read_metadata(output).get("settings") == settings.as_json()
 
 
 def _each_clip(settings: Bpd) -> list[Path]:
@@ -277,7 +330,7 @@ DEMO_CLIP = 4
 """The seed of the demo's clip: several things moving in different ways."""
 
 
-def _train(settings: Train) -> Iterator[Event]:
+def _train(settings: Train, cancelled: Callable[[], bool]) -> Iterator[Event]:
     """Pack folders of clips once, then train."""
     from videodiff.datasets.folder import pack
     from videodiff.datasets.moving_mnist import fetch_images
@@ -292,7 +345,10 @@ def _train(settings: Train) -> Iterator[Event]:
         if row.source == "packed" and row.path is not None and not (row.path / "frames.u8").is_file():
             cache = settings.out / "packed" / f"{number}-{row.path.resolve().name}"  # two folders may share a name
             channels = settings.model.get("channels", 3)
-            yield from pack(row.path, cache, short_side=min(settings.sizes[0]), channels=channels)
+            for event in pack(row.path, cache, short_side=min(settings.sizes[0]), channels=channels):
+                yield event
+                if cancelled():
+                    raise Cancelled
             row = row.model_copy(update={"path": cache})
         rows.append(row)
-    yield from fit(settings.model_copy(update={"data": tuple(rows)}))
+    yield from fit(settings.model_copy(update={"data": tuple(rows)}), cancelled)

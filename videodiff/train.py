@@ -15,7 +15,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from videodiff.datasets.moving_layers import MovingLayers
 from videodiff.datasets.moving_mnist import MovingMNIST, load_images
 from videodiff.datasets.packed import Packed
 from videodiff.datasets.source import Source
+from videodiff.denoiser import Cancelled
 from videodiff.errors import UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
 from videodiff.guess import Spread, guess
@@ -51,8 +52,11 @@ from videodiff.settings import Data, Levels, Train, load, validate
 from videodiff.types import Canvas
 
 
-def fit(settings: Train) -> Iterator[Event]:
-    """Train until `settings.steps` or `settings.minutes`; yields Progress, Metric, Saved and Note."""
+def fit(settings: Train, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Train until `settings.steps` or `settings.minutes`; yields Progress, Metric, Saved and Note.
+
+    `cancelled` is asked before every step, in a run of one process: then the state is saved, and `Cancelled` raised.
+    """
     # --- who trains, and where
     began = time.monotonic()
     if settings.threads:
@@ -101,6 +105,10 @@ def fit(settings: Train) -> Iterator[Event]:
     running: list[float] = []
     bad_losses = 0
     while step < settings.steps:
+        if cancelled():
+            if step > start_step:
+                yield from save()
+            raise Cancelled
         # --- one step: accumulate gradients over micro-batches
         rate = learning_rate(step, settings)
         for group in optimizer.param_groups:
