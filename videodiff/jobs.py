@@ -360,6 +360,14 @@ class Store:
             db.execute("UPDATE job SET trashed = 1 WHERE id = ?", (id,))
             shutil.rmtree(self.work_folder(id), ignore_errors=True)
 
+    def untrash_job(self, id: int) -> None:
+        """Take a job and its folder out of the trash again."""
+        with self._changing() as db:
+            job = self.get(id)
+            if not job.folder.exists() and (self.trash / job.folder.name).is_dir():
+                shutil.move(self.trash / job.folder.name, job.folder)
+            db.execute("UPDATE job SET trashed = 0 WHERE id = ?", (id,))
+
     def paused(self) -> str:
         """Why the whole queue is paused; empty if it is not."""
         return str(self._one("SELECT value FROM fact WHERE name = 'paused'"))
