@@ -117,6 +117,10 @@ def test_the_trash_keeps_the_files(store):
     assert store.list() == []
     assert store.queue() == []
     assert (store.trash / job.folder.name / "result.mp4").is_file()
+    store.untrash_job(job.id)
+    assert [one.id for one in store.list()] == [job.id]
+    assert (job.folder / "result.mp4").is_file()
+    assert not (store.trash / job.folder.name).exists()
 
 
 def test_every_change_is_seen(store):

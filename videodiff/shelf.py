@@ -9,11 +9,13 @@ import hashlib
 import json
 import math
 import re
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videodiff.errors import CheckpointError
+from videodiff.errors import CheckpointError, OutOfResources
 
 MAX_CONFIG_BYTES = 1_000_000
 MAX_HEADER_BYTES = 10_000_000
@@ -144,3 +146,53 @@ def parameters(file: Path) -> int:
     if total > end:  # a number takes two bytes or four
         raise CheckpointError(f"{broken}: its shapes ask for {total:.1e} numbers, it has {end:.1e} bytes")
     return total
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Adding
+
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(old|part)")
+
+
+def add(files: Iterable[Path], home: Path, name: str, verify: Callable[[Path], None]) -> Path:
+    """Copy the files of a checkpoint to `home/name`, which appears at once or not at all; returns that folder.
+
+    Only config, weights and card are taken, whatever else lies there. `verify` looks at the copy and raises
+    CheckpointError; so does this, for files that are not ours by their names or headers.
+    """
+    if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
+        raise CheckpointError(
+            f"{name[:80]!r} cannot name a checkpoint; use letters, digits, dots and hyphens, such as my-net"
+        )
+    if (home / name).exists():
+        raise CheckpointError(f"there is a checkpoint {name!r} already; choose another name, or remove that one first")
+    given = list(files)
+    taken = [f for f in given if f.name in ("config.json", "README.md") or f.match("model*.safetensors")]
+    pickles = [f.name for f in given if f.suffix.lower() in PICKLES]
+    if pickles and not any(f.suffix == ".safetensors" for f in taken):
+        raise CheckpointError(
+            f"{pickles[0]} is a pickle, which can run any code when it is opened, so it never is; "
+            "convert it to safetensors where you trust it, and add config.json and model.safetensors"
+        )
+    if not any(f.name == "config.json" for f in taken):
+        raise CheckpointError(
+            "config.json is missing; a checkpoint is config.json, model.safetensors and perhaps README.md"
+        )
+    part = home / f".{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        for file in taken:
+            shutil.copyfile(file, part / file.name)
+        describe(part)
+        verify(part)
+        part.rename(home / name)
+    except CheckpointError as error:  # who added it knows nothing of the copy
+        raise CheckpointError(str(error).replace(str(part), name).replace(part.name, name)) from error
+    except OSError as error:
+        raise OutOfResources(f"{name} could not be copied: {error.strerror}; make room, then add it again") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return home / name

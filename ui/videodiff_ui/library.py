@@ -1,7 +1,404 @@
-"""The library: what was made, and with which settings."""
+"""The library: every job that was asked for, what waits, what came of it, with which settings."""
 
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from videodiff.errors import UserError
+from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, RUNNING, WAITING, Job
+from videodiff.settings import REQUESTS, TASKS, Sampling
+from videodiff_ui import cards
+from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import App
+from videodiff_ui.html import Html, join, tag, word
+from videodiff_ui.words import _
+
+PAGE = 24
+STATES = (WAITING, RUNNING, PAUSED, DONE, FAILED, CANCELLED)
+HOME = {"edit": "edit", "vary": "edit", "restore": "restore"}
+"""The tab a task is asked for on; the others on Make."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one visitor looks at: filters, page, the job shown whole, one or two compared, the last one trashed."""
+
+    text: str = ""
+    kinds: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    starred: bool = False
+    page: int = 0
+    shown: int | None = None
+    compared: tuple[int, ...] = ()
+    trashed: int | None = None
+    error: str = ""
+    version: int = -1
 
 
 def build(app: App) -> None:
     """The components of the page, inside its tab."""
+    view = gr.State(View())
+    with gr.Row(elem_classes="vd-filters"):
+        text = gr.Textbox(label=_("library.search"), max_lines=1, scale=3, min_width=160, elem_id="vd-library-search")
+        kinds = gr.Dropdown(
+            list(REQUESTS), multiselect=True, label=_("library.kind"), min_width=160, elem_id="vd-library-kind"
+        )
+        states = gr.Dropdown(
+            [(_(f"library.state_{name}"), name) for name in STATES],
+            multiselect=True,
+            label=_("library.state"),
+            min_width=160,
+            elem_id="vd-library-state",
+        )
+        starred = gr.Checkbox(label=_("library.starred"), min_width=120, elem_id="vd-library-starred")
+    parts = [panel(f"vd-library-{name}") for name in ("queue", "detail", "cards")]
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+    def drawn(now: View, request: gr.Request) -> list[Any]:
+        now = replace(now, version=app.store.version())
+        return [now, *render(app, now, request)]
+
+    def filtered(now: View, text: str, kinds: list[str], states: list[str], starred: bool, request: gr.Request) -> Any:
+        chosen = replace(now, text=text, kinds=tuple(kinds), states=tuple(states), starred=starred, page=0)
+        return drawn(chosen, request)
+
+    def ticked(now: View, request: gr.Request) -> Any:
+        if now.version == app.store.version():
+            return [gr.skip()] * 4
+        return drawn(now, request)
+
+    def clicked(now: View, request: gr.Request, event: gr.EventData) -> Any:
+        inbox, tab = gr.skip(), gr.skip()
+        try:
+            act, key = str(event.act), str(event.key)
+            if act in ("restore", "use"):
+                job = app.own(int(key), request)
+                parcel = sent(job, whole=act == "restore")
+                inbox, tab = parcel, gr.Tabs(selected=HOME.get(parcel["task"], "make"))
+            else:
+                now = replace(ACTS[act](app, replace(now, error=""), key, request), error="")
+        except UserError as error:
+            now = replace(now, error=str(error))
+        return [*drawn(now, request), inbox, tab]
+
+    filters = [text, kinds, states, starred]
+    for one in (text, kinds, states, starred):
+        one.change(filtered, [view, *filters], [view, *parts], **quiet)
+    app.tick.tick(ticked, view, [view, *parts], **quiet)
+    for part in parts:
+        part.click(clicked, view, [view, *parts, app.inbox, app.tabs], **quiet)
+
+
+def sent(job: Job, whole: bool) -> dict[str, Any]:
+    """What goes to another page: a job's settings with its input, or its result as an input."""
+    settings = {name: value for name, value in job.settings.items() if name not in ("output", "overwrite")}
+    if whole:
+        return {"task": job.kind, "settings": settings, "input": str(settings.get("input") or "")}
+    assert job.output
+    return {"task": "predict", "settings": {}, "input": str(job.output)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the buttons do: a View in, a View out
+
+
+def _change(work: Callable[[App, int], object]) -> Callable[[App, View, str, gr.Request], View]:
+    """An act on one job of this visitor's."""
+
+    def act(app: App, view: View, key: str, request: gr.Request) -> View:
+        work(app, app.own(int(key), request).id)
+        return view
+
+    return act
+
+
+def _show(app: App, view: View, key: str, request: gr.Request) -> View:
+    number = app.own(int(key), request).id
+    return replace(view, shown=None if view.shown == number else number)
+
+
+def _compare(app: App, view: View, key: str, request: gr.Request) -> View:
+    number = app.own(int(key), request).id
+    kept = tuple(one for one in view.compared if one != number)
+    return replace(view, compared=kept if number in view.compared else (*kept, number)[-2:])
+
+
+def _trash(app: App, view: View, key: str, request: gr.Request) -> View:
+    number = app.own(int(key), request).id
+    app.store.trash_job(number)
+    kept = tuple(one for one in view.compared if one != number)
+    return replace(view, trashed=number, compared=kept, shown=None if view.shown == number else view.shown)
+
+
+def _undo(app: App, view: View, key: str, request: gr.Request) -> View:
+    app.store.untrash_job(app.own(int(key), request).id)
+    return replace(view, trashed=None)
+
+
+def _move(by: int) -> Callable[[App, View, str, gr.Request], View]:
+    """Move a waiting job past its neighbour among those this visitor sees."""
+
+    def act(app: App, view: View, key: str, request: gr.Request) -> View:
+        number = app.own(int(key), request).id
+        order = [job.id for job in queued(app, request) if job.state == WAITING]
+        if number not in order:
+            raise UserError(f"job {number} does not wait any more; only waiting jobs can be moved")
+        place = order.index(number) + by + (by > 0)
+        if place >= 0:
+            app.store.move(number, order[place] if place < len(order) else None)
+        return view
+
+    return act
+
+
+def _reveal(app: App, view: View, key: str, request: gr.Request) -> View:
+    if app.public:
+        raise UserError("folders are opened on one's own machine only; download the result instead")
+    reveal(app.own(int(key), request).folder)
+    return view
+
+
+def _resume_queue(app: App, view: View, key: str, request: gr.Request) -> View:
+    if app.public:
+        raise UserError("the queue is paused by who runs this server; your job waits")
+    app.store.resume()
+    return view
+
+
+def _again(app: App, number: int) -> None:
+    """The same with another seed, where there is one."""
+    job = app.store.get(number)
+    drawn = {"seed": random.SystemRandom().randrange(2**31)} if issubclass(REQUESTS[job.kind], Sampling) else {}
+    app.store.again(number, **drawn)
+
+
+def _resume(app: App, number: int) -> None:
+    app.store.resume_job(number)
+
+
+ACTS: dict[str, Callable[[App, View, str, gr.Request], View]] = {
+    "show": _show,
+    "compare": _compare,
+    "trash": _trash,
+    "undo": _undo,
+    "up": _move(-1),
+    "down": _move(1),
+    "reveal": _reveal,
+    "resume-queue": _resume_queue,
+    "star": _change(lambda app, number: app.store.star(number, not app.store.get(number).starred)),
+    "cancel": _change(lambda app, number: app.store.cancel(number)),
+    "pause": _change(lambda app, number: app.store.pause_job(number)),
+    "resume": _change(_resume),
+    "again": _change(_again),
+    "close": lambda app, view, key, request: replace(view, shown=None, compared=()),
+    "page": lambda app, view, key, request: replace(view, page=max(0, int(key))),
+    "forget": lambda app, view, key, request: replace(view, trashed=None),
+}
+
+
+def reveal(folder: Path) -> None:
+    """Open a folder with the system's file manager."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not there any more; was it moved?")
+    if sys.platform == "win32":
+        command = ["explorer", str(folder)]
+    else:
+        name = "open" if sys.platform == "darwin" else "xdg-open"
+        found = shutil.which(name)
+        if found is None:
+            raise UserError(f"no file manager was found ({name} is not installed); the folder is {folder}")
+        command = [found, str(folder)]
+    subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is seen
+
+
+def queued(app: App, request: gr.Request) -> list[Job]:
+    """Running and waiting jobs this visitor may see."""
+    return [job for job in app.store.queue() if not app.public or job.visitor == app.visitor(request)]
+
+
+def render(app: App, view: View, request: gr.Request) -> list[Html]:
+    """Queue, detail and cards."""
+    visitor = app.visitor(request) if app.public else None
+    found = app.store.list(
+        view.states, view.text, view.starred, view.kinds, visitor, limit=PAGE + 1, offset=PAGE * view.page
+    )
+    return [_queue(app, view, request), _detail(app, view, request), _cards(view, found[:PAGE], len(found) > PAGE)]
+
+
+def _queue(app: App, view: View, request: gr.Request) -> Html:
+    jobs, why = queued(app, request), app.store.paused()
+    lines = []
+    if view.error:
+        lines.append(notice(view.error, kind="error"))
+    if why:
+        go_on = None if app.public else button("resume-queue", "", word("library.resume_queue"))
+        lines.append(notice(word("library.queue_paused"), " ", why, " ", go_on or "", kind="error"))
+    if view.trashed is not None:
+        said = tag("bdi", app.store.get(view.trashed).title)
+        undo = button("undo", view.trashed, word("library.undo"))
+        lines.append(notice(word("library.trashed"), " ", said, " ", undo, button("forget", "", word("library.close"))))
+    rows = [_row(app, job) for job in jobs]
+    if rows:
+        lines.append(tag("ol", *rows, class_="vd-queue", aria_label="Queue"))
+    return join(*lines)
+
+
+def _row(app: App, job: Job) -> Html:
+    """A running or waiting job, with what can be done to it."""
+    live = job.state == RUNNING
+    left = f"{cards.lasting(job.eta)}" if job.eta is not None else ""
+    count = f"{job.what} {job.done}/{job.total}" if job.total else job.what
+    moves = () if live else (
+        button("up", job.id, word("library.up"), job.title),
+        button("down", job.id, word("library.down"), job.title),
+    )  # fmt: skip
+    return tag(
+        "li",
+        cards.thumbnail(job, app.store.preview(job.id)),
+        tag("div", tag("strong", tag("bdi", job.title)), " ", cards.state(job), tag("small", f"{job.kind} · {job.id}")),
+        tag("div", cards.bar(job.done, job.total), tag("small", count, " · " if left else "", left)) if live else None,
+        tag(
+            "div",
+            *moves,
+            button("pause", job.id, word("library.pause"), job.title),
+            button("cancel", job.id, word("library.cancel"), job.title),
+            class_="vd-acts",
+        ),
+        class_=f"vd-row vd-row-{job.state}",
+    )
+
+
+def _cards(view: View, jobs: list[Job], more: bool) -> Html:
+    if not jobs:
+        nothing = view == View(version=view.version)
+        return tag("p", word("library.empty" if nothing else "library.nothing_found"), class_="vd-empty")
+    earlier = button("page", view.page - 1, word("library.newer"), disabled=view.page == 0)
+    later = button("page", view.page + 1, word("library.older"), disabled=not more)
+    number = tag("span", word("library.page", number=view.page + 1))
+    pages = tag("nav", earlier, number, later, class_="vd-pages") if more or view.page else None
+    return join(tag("ul", *(_card(view, job) for job in jobs), class_="vd-cards"), pages)
+
+
+def _card(view: View, job: Job) -> Html:
+    star = tag("span", "★" if job.starred else "☆", aria_hidden="true")
+    starring = button(
+        "star",
+        job.id,
+        join(star, tag("span", word("library.star"), class_="vd-unseen")),
+        job.title,
+        aria_pressed="true" if job.starred else "false",
+        class_="vd-act vd-star",
+    )
+    chosen = "true" if job.id in view.compared else "false"
+    seed = job.settings.get("seed")
+    acts = [button("show", job.id, word("library.details"), job.title)]
+    if job.output:
+        acts.append(button("compare", job.id, word("library.compare"), job.title, aria_pressed=chosen))
+    if job.state in (PAUSED, FAILED):
+        acts.append(button("resume", job.id, word("library.resume"), job.title))
+    if job.state != RUNNING:
+        acts.append(button("trash", job.id, word("library.trash"), job.title))
+    return tag(
+        "li",
+        cards.thumbnail(job),
+        tag("h3", tag("bdi", job.title)),
+        starring,
+        tag(
+            "p",
+            cards.state(job),
+            tag("span", job.kind),
+            tag("span", word("library.seed", seed=str(seed))) if seed is not None else None,
+            cards.when(job.finished or job.created),
+            class_="vd-about",
+        ),
+        tag("p", job.error, class_="vd-error") if job.error else None,
+        tag("div", *acts, class_="vd-acts"),
+        class_="vd-card",
+        data_job=job.id,
+        data_state=job.state,
+    )
+
+
+def _detail(app: App, view: View, request: gr.Request) -> Html:
+    parts = []
+    if len(view.compared) == 1:
+        parts.append(notice(word("library.choose_another")))
+    if len(view.compared) == 2:
+        pair = [app.own(number, request) for number in view.compared]
+        sides = [tag("figure", tag("figcaption", tag("bdi", job.title)), clip(app, job)) for job in pair]
+        head = tag("div", tag("h2", word("library.compare")), _close(), class_="vd-head")
+        parts.append(tag("section", head, tag("div", *sides, class_="vd-pair"), class_="vd-detail"))
+    if view.shown is not None:
+        parts.append(_whole(app, app.own(view.shown, request)))
+    return join(*parts)
+
+
+def _close() -> Html:
+    return button("close", "", word("library.close"))
+
+
+def clip(app: App, job: Job) -> Html | None:
+    """The result as a player, served in place."""
+    if job.output is None or not job.output.is_file():
+        return None
+    address = _address(app, job.output, job.output.stat().st_mtime_ns)
+    if job.output.suffix in (".gif", ".png", ".webp"):
+        return tag("img", src=address, alt=job.title, class_="vd-clip")
+    return tag("video", src=address, controls=True, loop=True, muted=True, playsinline=True, class_="vd-clip")
+
+
+@lru_cache(maxsize=1000)
+def _address(app: App, path: Path, stamp: int) -> str:
+    """Where a result is served; on a public server this is a copy, of which one for each result is enough."""
+    return "./gradio_api/file=" + quote(app.shown(path))
+
+
+def _whole(app: App, job: Job) -> Html:
+    """One job with everything known of it; looking changes no setting anywhere."""
+    task = job.kind in TASKS
+    where = job.output or job.folder
+    acts = [
+        button("restore", job.id, word("library.restore")) if task else None,
+        button("use", job.id, word("library.use")) if job.output else None,
+        button("again", job.id, word("library.again")),
+        button("copy", str(where), word("library.copy_path")) if not app.public else None,
+        button("reveal", job.id, word("library.reveal")) if not app.public else None,
+    ]
+    times = [
+        (word("library.created"), cards.when(job.created)),
+        (word("library.took"), cards.lasting(job.finished - job.started) if job.started and job.finished else ""),
+        (word("library.checkpoint_digest"), job.digest),
+        (word("library.file"), tag("code", str(where)) if not app.public else where.name),
+    ]
+    settings = json.dumps(job.settings, indent=1, ensure_ascii=False)
+    return tag(
+        "section",
+        tag("div", tag("h2", tag("bdi", job.title)), cards.state(job), _close(), class_="vd-head"),
+        notice(job.error, kind="error") if job.error else None,
+        clip(app, job),
+        tag("div", *acts, class_="vd-acts"),
+        facts(row for row in times if row[1]),
+        tag("ul", *(tag("li", note) for note in job.notes), class_="vd-notes") if job.notes else None,
+        tag(
+            "details",
+            tag("summary", word("library.settings")),
+            button("copy", settings, word("library.copy_settings")),
+            tag("pre", settings, tabindex="0"),
+            open=True,
+        ),
+        class_="vd-detail",
+    )
