@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import pytest
 
 from videodiff.jobs import Job, Store
+from videodiff_ui import window, words
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = (
@@ -123,8 +124,6 @@ def add_checkpoint(data: Path, checkpoint: Path) -> Path:
 
 def program() -> str | None:
     """The installed Chromium-family browser; None where there is none."""
-    from videodiff_ui import window
-
     return window.browser()
 
 
@@ -171,7 +170,7 @@ def watch(page: Any, url: str) -> Watched:
 def opened(chromium: Any, url: str, **context: Any) -> Iterator[Any]:
     """A page of the app in a fresh browser profile; `page.watched` has what went wrong. Options are Playwright's."""
     made = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-US", **context})
-    made.set_default_timeout(30_000)
+    made.set_default_timeout(20_000)
     try:
         page = made.new_page()
         page.watched = watch(page, url)
@@ -183,10 +182,15 @@ def opened(chromium: Any, url: str, **context: Any) -> Iterator[Any]:
         made.close()
 
 
-def tab(page: Any, name: str) -> None:
-    """Open a page of the app by its English or Korean label, wherever the tab is: in the row or behind the dots."""
-    wanted = page.locator(f"#vd-tabs button[role=tab]:text-is('{name}')").locator("visible=true")
+def tab(page: Any, name: str, language: str = "en") -> None:
+    """Open the page with this id (make, library, ...), wherever its tab is: in the row or behind the dots."""
+    label = words.text(f"tab_{name}", language)
+    wanted = page.locator(f"#vd-tabs button[role=tab]:text-is('{label}')").locator("visible=true")
     if wanted.count() == 0:
         page.locator("#vd-tabs .overflow-menu > button").click()
-        wanted = page.locator(f"#vd-tabs .overflow-dropdown button:text-is('{name}')")
+        wanted = page.locator(f"#vd-tabs .overflow-dropdown button:text-is('{label}')")
     wanted.first.click()
+    page.wait_for_function(
+        "(id) => { const e = document.getElementById(id); return e && getComputedStyle(e).display !== 'none'; }",
+        arg=f"page-{name}",
+    )

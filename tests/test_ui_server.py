@@ -1,0 +1,246 @@
+"""The app starts, once for a data folder, where there is room for it; and shows every page quietly."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import browser
+import pytest
+
+from videodiff.errors import OutOfResources, UserError
+from videodiff_ui import html, window, words
+from videodiff_ui.server import Options, free_port
+from videodiff_ui.single import Single
+
+PAGES = ("make", "edit", "restore", "library", "models", "train", "evaluate", "system")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One server for a folder, on a port that is free
+
+
+def test_the_page_answers_and_the_server_has_no_network_in_it(app: Any) -> None:
+    """The server's process never loads torch: that is the worker's."""
+    maps = Path(f"/proc/{app.process.pid}/maps")
+    if not maps.exists():
+        pytest.skip("needs /proc to look into a process")
+    assert "libtorch" not in maps.read_text()
+    assert "videodiff runs at http://127.0.0.1:" in app.log.read_text()
+
+
+def test_a_second_server_on_one_folder_names_the_first(app: Any) -> None:
+    """It says where the first is and ends well."""
+    command = [sys.executable, "-m", "videodiff", "ui", "--data", str(app.data), "--no-open"]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.strip() == f"videodiff already runs on {app.data}: {app.url}/"
+
+
+def test_a_killed_server_leaves_no_stale_lock(serve: Callable[..., Any]) -> None:
+    """After a kill the next server starts on the same folder, whatever the old note says."""
+    first = serve()
+    first.kill()
+    assert json.loads((first.data / "server.json").read_text())["pid"] == first.process.pid
+    second = serve(data=first.data)
+    assert second.process.poll() is None
+    second.stop()
+    assert not (first.data / "server.json").exists()
+
+
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    """Taken by one, refused to the other, free again after it."""
+    one, two = Single(tmp_path), Single(tmp_path)
+    assert one.take()
+    assert not two.take()
+    assert two.other() is None  # it has not said where it is yet
+    one.tell("http://127.0.0.1:7860/")
+    assert two.other() == "http://127.0.0.1:7860/"
+    one.release()
+    assert two.take()
+
+
+def test_a_port_that_is_taken_is_passed_over(serve: Callable[..., Any]) -> None:
+    """The next free port is used, and said."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        app = serve("--port", str(port))
+        assert f"port {port} is taken; using " in app.log.read_text()
+        used = int(app.url.rsplit(":", 1)[1])
+        assert port < used < port + 100
+
+
+def test_no_port_at_all_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred ports are tried."""
+
+    def refuse(self: socket.socket, address: tuple[str, int]) -> None:
+        raise OSError("taken")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(OutOfResources, match="--port"):
+        free_port("127.0.0.1", 7860)
+
+
+@pytest.mark.parametrize("options", [{"share": True}, {"host": "0.0.0.0"}, {"host": "192.168.1.5"}])
+def test_others_are_let_in_only_with_a_password(options: dict[str, Any]) -> None:
+    """A share link and every address but this machine's own need one."""
+    with pytest.raises(UserError, match="--password"):
+        Options(**options)
+    Options(**options, password="of one's own")
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 7, and what to install."""
+    from videodiff import cli
+
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert cli.run(["ui"]) == 7
+    assert "videodiff[ui]" in capsys.readouterr().err
+
+
+def test_nothing_of_the_last_server_stays_in_the_cache(serve: Callable[..., Any], tmp_path: Path) -> None:
+    """What was uploaded and not used goes at the next start; results stay."""
+    data = tmp_path / "data"
+    for left in (data / "cache/gradio/abc/left.mp4", data / "results/kept/kept.mp4"):
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"left")
+    serve(data=data)
+    assert not (data / "cache/gradio/abc").exists()
+    assert (data / "results/kept/kept.mp4").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The window
+
+
+def test_a_window_has_its_own_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A Chromium-family browser is started as an app; without one, or when asked for, a tab is opened."""
+    ran, tabs = [], []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: ran.append(command))
+    monkeypatch.setattr("webbrowser.open", lambda url: tabs.append(url) or True)
+    monkeypatch.setattr(window, "browser", lambda: "chromium")
+    assert window.show("http://127.0.0.1:1/", tmp_path / "profile")
+    assert ran[0][:3] == ["chromium", "--app=http://127.0.0.1:1/", f"--user-data-dir={tmp_path / 'profile'}"]
+    window.show("http://127.0.0.1:1/", tmp_path / "profile", tab=True)
+    monkeypatch.setattr(window, "browser", lambda: None)
+    window.show("http://127.0.0.1:2/", tmp_path / "profile")
+    assert tabs == ["http://127.0.0.1:1/", "http://127.0.0.1:2/"]
+    assert len(ran) == 1
+
+
+def test_it_can_be_installed_as_an_app_of_the_browser(app: Any) -> None:
+    """The manifest names it and its icons, which are there."""
+    with urllib.request.urlopen(f"{app.url}/manifest.json") as answer:
+        manifest = json.load(answer)
+    assert manifest["name"] == "videodiff"
+    with urllib.request.urlopen(f"{app.url}/pwa_icon/192") as answer:
+        assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The pages
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_every_page_opens(page: Any, language: str) -> None:
+    """In both languages; `page` itself sees to it that nothing fails and nothing is asked of another host."""
+    if language == "ko":
+        page.click("#vd-language")
+        page.wait_for_selector("html[lang=ko]")
+    for name in PAGES:
+        browser.tab(page, name, language)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280, 3840])
+def test_no_page_is_wider_than_the_window(app: Any, chromium: Any, width: int, theme: str) -> None:
+    """From a telephone to 4K nothing has to be scrolled sideways."""
+    with browser.opened(chromium, app.url, viewport={"width": width, "height": 900}, color_scheme=theme) as page:
+        assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
+        for name in PAGES:
+            browser.tab(page, name)
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, f"{name} is {wide} px too wide at {width}"
+        page.watched.quiet()
+
+
+def test_theme_and_language_are_kept(page: Any) -> None:
+    """Both switches work at once and after a reload."""
+    before = page.evaluate("document.body.classList.contains('dark')")
+    page.click("#vd-theme")
+    page.click("#vd-language")
+    for _ in range(2):
+        page.wait_for_selector("html[lang=ko]")
+        page.wait_for_selector(f"#vd-tabs button[role=tab]:text-is('{words.text('tab_make', 'ko')}')")
+        assert page.evaluate("document.body.classList.contains('dark')") != before
+        page.reload()
+
+
+def test_controls_have_names(page: Any) -> None:
+    """Whatever can be pressed or filled in has a name a screen reader can say."""
+    nameless = """() => [...document.querySelectorAll('button, input, textarea, select')]
+        .filter((e) => e.offsetParent !== null && e.type !== 'hidden')
+        .filter((e) => !(e.textContent.trim() || e.getAttribute('aria-label') || e.title || e.placeholder ||
+                         e.labels?.length || e.getAttribute('aria-labelledby')))
+        .map((e) => e.outerHTML.slice(0, 200))"""
+    for name in PAGES:
+        browser.tab(page, name)
+        assert page.evaluate(nameless) == [], name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words
+
+
+def test_both_languages_say_the_same() -> None:
+    """The same keys, with the same places for values."""
+    assert words.LOCALES["en"].keys() == words.LOCALES["ko"].keys()
+    for key, english in words.LOCALES["en"].items():
+        korean = words.LOCALES["ko"][key]
+        assert set(re.findall(r"\{(\w+)", english)) == set(re.findall(r"\{(\w+)", korean)), key
+
+
+@pytest.mark.parametrize(
+    ("header", "language"), [("ko-KR,ko;q=0.9,en;q=0.8", "ko"), ("de,en", "en"), (None, "en"), ("", "en")]
+)
+def test_the_language_asked_for_is_spoken(header: str | None, language: str) -> None:
+    """The first of ours that a browser accepts."""
+    assert words.language(header) == language
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# HTML
+
+
+def test_all_text_is_escaped() -> None:
+    """Whatever is put in, only what the module itself made is markup."""
+    nasty = "<img src=x onerror=alert(1)>\"'&"
+    made = html.tag("p", nasty, html.tag("b", nasty), title=nasty, data_x=nasty)
+    assert "<img" not in made
+    assert made.count("&lt;img src=x onerror=alert(1)&gt;") == 4
+    assert html.tag("p", None, 0, hidden=True, title=None, open=False) == "<p hidden>0</p>"
+
+
+@pytest.mark.parametrize(
+    "address", ["javascript:alert(1)", "//evil.example/x", "https://evil.example", "data:text/html,x"]
+)
+def test_no_address_leads_outside(address: str) -> None:
+    """Links and pictures are of this server."""
+    with pytest.raises(AssertionError):
+        html.tag("a", "x", href=address)
+
+
+@pytest.mark.parametrize("name", ["script", "iframe", "p onclick=x", "style"])
+def test_no_element_carries_code(name: str) -> None:
+    """Code is in static files."""
+    with pytest.raises(AssertionError):
+        html.tag(name)
+    with pytest.raises(AssertionError):
+        html.tag("p", onclick="x")
