@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from videodiff.supervisor import Supervisor
 
 STATIC = Path(__file__).parent / "static"
+STYLES = ("app.css", "lists.css")
 SCRIPTS = ("app.js", "player.js", "timeline.js")
 USER = "videodiff"
 """The name that goes with the password."""
@@ -159,7 +160,7 @@ def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int) -> st
         i18n=I18N,
         theme=_theme(),
         head="".join(
-            ['<link rel="stylesheet" href="videodiff/static/app.css">']
+            [f'<link rel="stylesheet" href="videodiff/static/{name}">' for name in STYLES]
             + [f'<script defer src="videodiff/static/{name}"></script>' for name in SCRIPTS]
         ),
         app_kwargs={
