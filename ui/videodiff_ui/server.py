@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from videodiff.supervisor import Supervisor
 
 STATIC = Path(__file__).parent / "static"
-STYLES = ("app.css", "lists.css")
+STYLES = ("app.css", "make.css", "lists.css")
 SCRIPTS = ("app.js", "player.js", "timeline.js")
 USER = "videodiff"
 """The name that goes with the password."""
@@ -219,16 +219,7 @@ def serve(folder: Path, options: Options, show: str = "window", say: Callable[[s
             window.show(url, profile, tab=show == "tab")
         return
     try:
-        try:
-            from videodiff.supervisor import Supervisor
-        except ModuleNotFoundError:  # TEMPORARY, until it is committed
-
-            class Supervisor:  # type: ignore
-                def __init__(self, store: Store, device: str) -> None: ...
-                def start(self) -> None: ...
-                def stop(self, kill: bool = False) -> None: ...
-                def worker_state(self) -> dict[str, Any]:
-                    return {}
+        from videodiff.supervisor import Supervisor
 
         store = Store(folder)
         sweep(store)
