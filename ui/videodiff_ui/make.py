@@ -1,7 +1,747 @@
-"""Make, edit and restore: a clip in, a request, a clip out."""
+"""Make, Edit and Restore: a clip in, a request, a clip out. One build for the three tabs, which differ in their tasks.
 
+Handlers read the components, ask the modules beside this one, and return updates by component. A run only adds jobs to
+the store; what becomes of them is read again on every tick, so a page that is opened anew finds its run.
+"""
+
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from videodiff import shelf
+from videodiff.errors import UserError
+from videodiff.jobs import DONE, PAUSED, RUNNING, WAITING, Job
+from videodiff.presets import QUALITIES
+from videodiff.settings import TASKS, Task
+from videodiff_ui import estimate, export, intake, masks, player, timeline
+from videodiff_ui.cards import lasting
 from videodiff_ui.context import App
+from videodiff_ui.form import Form, fields_of, plain
+from videodiff_ui.html import Html, join, picture, tag, word
+from videodiff_ui.words import _
+
+PAGES: dict[str, tuple[str, ...]] = {
+    "make": ("predict", "interpolate", "infill", "loop", "generate"),
+    "edit": ("edit", "vary", "morph"),
+    "restore": ("restore",),
+}
+FIRST = {
+    "make": ("frames", "direction", "factor", "slow", "missing", "canvas", "steps", "seed"),
+    "edit": ("strength", "amount", "frames", "steps", "seed"),
+    "restore": ("operator", "noise", "blur", "factor", "method", "passes", "seed"),
+}
+HOME = {kind: page for page, kinds in PAGES.items() for kind in kinds}
+"""The page a task is asked for on."""
+OUTPUTS = {"MP4": ".mp4", "WebM": ".webm", "GIF": ".gif", "MKV": ".mkv", "PNG": ""}
+ACTIVE = (WAITING, RUNNING, PAUSED)
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+
+
+def told(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The handler, its UserErrors shown on the page in the page's words."""
+
+    @wraps(handler)
+    def safe(*given: Any, **named: Any) -> Any:
+        try:
+            return handler(*given, **named)
+        except UserError as error:
+            raise gr.Error(plain(str(error)), duration=12, print_exception=False) from error
+
+    return safe
+
+
+class Page:
+    """The components of one tab and what they do."""
+
+    def __init__(self, app: App, name: str):
+        self.app, self.name, self.kinds = app, name, PAGES[name]
+        self.id = "vd" if name == "make" else f"vd-{name}"
+        self.taken = gr.State(None)  # intake.Taken | None
+        self.keyframes = gr.State({})  # frame -> bool [h w]
+        self.jobs = gr.State(None)  # the jobs shown, newest run; None before the page has looked for them
+        self.drawn = gr.State(("", -1))  # what the result shows, and the version of the store that was drawn
+        with gr.Row(elem_classes="vd-desk"):
+            with gr.Column(scale=5, min_width=300):
+                self._clip()
+                self._request()
+            with gr.Column(scale=6, min_width=300, elem_classes="vd-outcome"):
+                self._run()
+                self._result()
+        self._listen()
+
+    # --- components
+
+    def _clip(self) -> None:
+        name = self.id
+        self.input = gr.File(
+            label=_("make.input"), file_types=["video", "image"], elem_id=f"{name}-input", height=110, visible=True
+        )
+        with gr.Row(elem_classes="vd-sources"):
+            self.history = gr.Dropdown(
+                [], label=_("make.history"), elem_id=f"{name}-history", value=None, min_width=160, filterable=True
+            )
+            self.camera_open = gr.Button(_("make.camera"), size="sm", min_width=80, elem_id=f"{name}-camera-open")
+        self.camera = gr.Video(sources=["webcam"], label=_("make.camera"), visible=False, elem_id=f"{name}-camera")
+        self.facts = gr.HTML(timeline.empty(), elem_id=f"{name}-facts")
+        self.use = gr.Button(_("make.use_settings"), size="sm", visible=False, elem_id=f"{name}-use")
+        self.strip = gr.HTML("", elem_id=f"{name}-timeline")
+        self.marks = gr.Textbox(elem_id=f"{name}-marks", elem_classes="vd-hidden", container=False)
+        self.presets: dict[str, gr.Button] = {}
+        if self.name == "make":
+            with gr.Row(elem_classes="vd-presets"):
+                for preset in timeline.PRESETS:
+                    self.presets[preset] = gr.Button(
+                        _(f"make.preset_{preset}"), size="sm", min_width=70, elem_id=f"{name}-preset-{preset}"
+                    )
+        self.asked = gr.HTML("", elem_id=f"{name}-asked")
+
+    def _request(self) -> None:
+        name = self.id
+        self.task = gr.Radio(
+            [(_(f"make.task_{kind}"), kind) for kind in self.kinds],
+            value=self.kinds[0],
+            label=_("make.task"),
+            elem_id=f"{name}-task",
+            visible=len(self.kinds) > 1,
+        )
+        self.files: dict[str, gr.File] = {}
+        for field in ("to", "guide", "reference"):
+            if any(field in TASKS[kind].model_fields for kind in self.kinds):
+                self.files[field] = gr.File(
+                    label=_(f"field.{field}"),
+                    file_types=["video", "image"],
+                    height=90,
+                    visible=field in TASKS[self.kinds[0]].model_fields,
+                    elem_id=f"{name}-{field}",
+                )
+        if any("mask" in TASKS[kind].model_fields for kind in self.kinds):
+            self._mask()
+        else:
+            self.mask_box = None
+        self.quality = gr.Radio(
+            [(_("make.quality_usual"), "usual"), *((_(f"make.quality_{quality}"), quality) for quality in QUALITIES)],
+            value="usual",
+            label=_("make.quality"),
+            elem_id=f"{name}-quality",
+        )
+        choices = [(one, one) for one in shelf.names()]
+        choices += [(one.name, str(one)) for one in sorted(self.app.store.checkpoints.iterdir()) if one.is_dir()]
+        self.form = Form(self.kinds, FIRST[self.name], name, choices, self.app.public)
+
+    def _mask(self) -> None:
+        name = self.id
+        with gr.Accordion(
+            _("field.mask"), open=False, elem_id=f"{name}-mask", visible="mask" in TASKS[self.kinds[0]].model_fields
+        ) as self.mask_box:
+            self.mask_frame = gr.Slider(0, 1, step=1, value=0, label=_("make.mask_frame"), elem_id=f"{name}-mask-frame")
+            self.editor = gr.ImageEditor(
+                type="numpy",
+                format="png",
+                sources=[],
+                transforms=[],
+                layers=False,
+                buttons=[],
+                brush=gr.Brush(colors=["#14b8a6"], color_mode="fixed", default_color="#14b8a6", default_size=12),
+                eraser=gr.Eraser(default_size=12),
+                label=_("make.paint"),
+                elem_id=f"{name}-editor",
+            )
+            with gr.Row():
+                self.mask_keep = gr.Button(_("make.mask_keep"), size="sm", min_width=90, elem_id=f"{name}-mask-keep")
+                self.mask_drop = gr.Button(_("make.mask_drop"), size="sm", min_width=90, elem_id=f"{name}-mask-drop")
+            self.mask_facts = gr.HTML("", elem_id=f"{name}-mask-facts")
+            with gr.Row():
+                self.grow = gr.Slider(-32, 32, step=1, value=0, label=_("make.grow"), min_width=120)
+                self.feather = gr.Slider(0, 64, step=1, value=0, label=_("make.feather"), min_width=120)
+            self.mask_file = gr.File(
+                label=_("make.mask_file"), file_types=["video", "image"], height=90, elem_id=f"{name}-mask-file"
+            )
+
+    def _run(self) -> None:
+        name = self.id
+        with gr.Row(elem_classes="vd-run-row"):
+            self.run = gr.Button(_("make.run"), variant="primary", elem_id=f"{name}-run", scale=3, min_width=120)
+            self.stop = gr.Button(_("make.stop"), elem_id=f"{name}-stop", interactive=False, scale=1, min_width=80)
+        with gr.Row():
+            self.variants = gr.Number(
+                1,
+                precision=0,
+                minimum=1,
+                maximum=8,
+                label=_("make.variants"),
+                min_width=100,
+                elem_id=f"{name}-variants",
+            )
+            self.container = gr.Dropdown(
+                [*OUTPUTS], value="MP4", label=_("make.container"), min_width=100, elem_id=f"{name}-container"
+            )
+        self.estimate = gr.HTML("", elem_id=f"{name}-estimate")
+        self.progress = gr.HTML("", elem_id=f"{name}-progress")
+        self.preview = gr.HTML("", elem_id=f"{name}-preview")
+
+    def _result(self) -> None:
+        name = self.id
+        self.variant = gr.Radio([], label=_("make.variant"), visible=False, elem_id=f"{name}-variant")
+        self.result = gr.HTML(_nothing_yet(), elem_id=f"{name}-result")
+        with gr.Column(visible=False) as self.after:
+            with gr.Row(elem_classes="vd-actions"):
+                self.download = gr.DownloadButton(
+                    _("make.download"), size="sm", variant="primary", min_width=90, elem_id=f"{name}-download"
+                )
+                self.again = gr.Button(_("make.again"), size="sm", min_width=90, elem_id=f"{name}-again")
+                self.extend = gr.Button(_("make.extend"), size="sm", min_width=90, elem_id=f"{name}-extend")
+            with gr.Row(elem_classes="vd-actions"):
+                self.send = {
+                    page: gr.Button(_(f"make.send_{page}"), size="sm", min_width=90, elem_id=f"{name}-send-{page}")
+                    for page in PAGES
+                }
+            with gr.Row(elem_classes="vd-actions"):
+                self.form_out = gr.Dropdown(
+                    [(_(f"make.export_{form}"), form) for form in export.FORMS],
+                    value="mp4",
+                    label=_("make.export_as"),
+                    min_width=120,
+                    elem_id=f"{name}-export-form",
+                )
+                self.export = gr.Button(_("make.export"), size="sm", min_width=90, elem_id=f"{name}-export")
+                self.exported = gr.DownloadButton(
+                    _("make.exported"), size="sm", visible=False, min_width=90, elem_id=f"{name}-exported"
+                )
+
+    # --- what happens when
+
+    def _listen(self) -> None:
+        controls = self.form.controls
+        reading = [controls[name] for name in intake.READING if name in controls]
+        everything = {
+            self.taken, self.keyframes, self.task, self.marks, self.variants, self.container, *self.form.components,
+            *self.files.values(),
+        }  # fmt: skip
+        if self.mask_box is not None:
+            everything |= {self.editor, self.mask_frame, self.grow, self.feather, self.mask_file}
+        clip_outputs = [self.taken, self.facts, self.use, self.strip, self.marks, self.asked]
+        if self.mask_box is not None:
+            clip_outputs += [self.keyframes, self.mask_frame, self.editor, self.mask_facts]
+        self.clip_outputs = clip_outputs
+
+        self.input.upload(told(self.uploaded), {self.input, *everything}, clip_outputs, **PRIVATE)
+        self.input.clear(told(self.cleared), None, clip_outputs, **QUIET)
+        self.camera.change(told(self.recorded), {self.camera, *everything}, clip_outputs, **PRIVATE)
+        self.camera_open.click(lambda: gr.update(visible=True), None, self.camera, **QUIET)
+        self.history.focus(told(self.recent), None, self.history, **QUIET)
+        self.history.input(told(self.picked), {self.history, *everything}, clip_outputs, **PRIVATE)
+        for one in reading:
+            one.change(told(self.reread), everything, clip_outputs, trigger_mode="always_last", **PRIVATE)
+        fields = [self.task, *self.form.components, *self.files.values()]
+        if self.mask_box is not None:
+            fields.append(self.mask_box)
+        self.use.click(told(self.use_former), everything, [*fields, self.use], **QUIET)
+        self.task.input(told(self.chose_task), everything, [*fields, self.strip, self.marks, self.asked], **QUIET)
+        self.quality.input(told(self.chose_quality), {self.quality, self.task}, self.form.components, **QUIET)
+        self.marks.input(told(self.marked), everything, [*fields, self.asked], **QUIET)
+        for name, button in self.presets.items():
+            button.click(told(self.preset(name)), everything, [*fields, self.strip, self.marks, self.asked], **QUIET)
+        for name in ("frames", "direction", "factor", "slow", "missing"):
+            if self.name == "make":
+                controls[name].input(
+                    self.redrawn, everything, [self.strip, self.marks, self.asked], trigger_mode="always_last", **QUIET
+                )
+        gr.on(
+            [one.change for one in (self.task, self.taken, *self.form.components)],
+            self.estimated,
+            everything,
+            self.estimate,
+            trigger_mode="always_last",
+            **QUIET,
+        )
+        if self.mask_box is not None:
+            box = [self.keyframes, self.editor, self.mask_facts]
+            self.mask_frame.release(told(self.turned), everything, box, **QUIET)
+            self.mask_keep.click(told(self.kept), everything, box, **QUIET)
+            self.mask_drop.click(told(self.dropped), everything, box, **QUIET)
+            self.mask_box.expand(told(self.turned), everything, box, **QUIET)
+
+        self.run.click(told(self.started), everything, [self.jobs, self.drawn, self.stop], **QUIET)
+        self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
+        shown = [
+            self.jobs,
+            self.drawn,
+            self.progress,
+            self.preview,
+            self.stop,
+            self.variant,
+            self.result,
+            self.after,
+            self.download,
+            self.exported,
+        ]
+        self.app.tick.tick(told(self.ticked), [self.jobs, self.drawn, self.variant], shown, **QUIET)
+        self.variant.input(told(self.redraw), [self.jobs, self.variant], shown, **QUIET)
+        self.again.click(told(self.made_again), [self.jobs, self.variant], [self.jobs, self.drawn], **QUIET)
+        self.extend.click(told(self.extended), [self.jobs, self.variant], [self.app.inbox, self.app.tabs], **QUIET)
+        for page, button in self.send.items():
+            button.click(told(self.sender(page)), [self.jobs, self.variant], [self.app.inbox, self.app.tabs], **QUIET)
+        self.export.click(told(self.exporting), [self.jobs, self.variant, self.form_out], self.exported, **PRIVATE)
+        self.app.inbox.change(
+            told(self.received), {self.app.inbox, *everything}, [*clip_outputs, *fields, self.input], **QUIET
+        )
+
+    # --- the clip
+
+    def uploaded(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """A file was dropped: keep it, look through it, show its strip."""
+        path = data[self.input]
+        return self._with_clip(intake.keep(Path(path), self.app.store), data) if path else self.cleared()
+
+    def recorded(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The camera gave a clip."""
+        path = data[self.camera]
+        return self._with_clip(intake.keep(Path(path), self.app.store), data) if path else {}
+
+    def recent(self, request: gr.Request) -> Any:
+        """The results that can be taken as a clip, newest first."""
+        visitor = self.app.visitor(request) if self.app.public else None
+        found = self.app.store.list(states=(DONE,), visitor=visitor, kinds=tuple(TASKS), limit=50)
+        return gr.update(choices=[(f"{job.id} · {job.kind} · {job.title}", job.id) for job in found if job.output])
+
+    def picked(self, data: Mapping[Any, Any], request: gr.Request) -> dict[Any, Any]:
+        """A former result was picked."""
+        if not data[self.history]:
+            return {}
+        return self._with_clip(self._output(self.app.own(int(data[self.history]), request)), data)
+
+    def cleared(self) -> dict[Any, Any]:
+        """There is no clip any more."""
+        updates = {
+            self.taken: None,
+            self.facts: timeline.empty(),
+            self.use: gr.update(visible=False),
+            self.strip: "",
+            self.marks: "",
+            self.asked: "",
+        }
+        if self.mask_box is not None:
+            updates |= {self.keyframes: {}, self.editor: None, self.mask_facts: "", self.mask_frame: gr.skip()}
+        return updates
+
+    def reread(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Another part of the clip is to be used."""
+        taken, values = data[self.taken], self._values(data)
+        if taken is None or intake.part_of(values) == taken.part:
+            return {self.taken: gr.skip()}
+        return self._with_clip(taken.path, data, taken)
+
+    def _with_clip(self, path: Path, data: Mapping[Any, Any], last: intake.Taken | None = None) -> dict[Any, Any]:
+        taken = intake.take(path, self._values(data), last)
+        kind = data[self.task]
+        marks = timeline.marks_of(kind, self._values(data), taken.frames) if last is None else self._marks(data, taken)
+        updates = {
+            self.taken: taken,
+            self.facts: _facts(taken),
+            self.use: gr.update(visible=taken.former is not None),
+            **self._strip(taken, marks),
+        }
+        if self.mask_box is not None and (last is None or last.mask_size() != taken.mask_size()):
+            updates |= {
+                self.keyframes: {},
+                self.mask_frame: gr.update(maximum=max(1, taken.total - 1), value=0),
+                self.editor: masks.overlay(intake.frame(taken, 0), None),
+                self.mask_facts: "",
+            }
+        return updates
+
+    def _marks(self, data: Mapping[Any, Any], taken: intake.Taken) -> timeline.Marks:
+        return timeline.marks_of(data[self.task], self._values(data), taken.frames)
+
+    def _strip(self, taken: intake.Taken | None, marks: timeline.Marks) -> dict[Any, Any]:
+        if taken is None:
+            return {self.strip: "", self.marks: "", self.asked: ""}
+        strip = timeline.draw(taken.thumbnails, marks, f"{self.id}-marks", locked=self.name != "make")
+        return {self.strip: strip, self.marks: marks.as_json(), self.asked: self._says(marks)}
+
+    def _says(self, marks: timeline.Marks) -> Html:
+        """What the marks ask for, or why they cannot be asked for."""
+        if self.name != "make":
+            return Html("")
+        try:
+            kind, settings = timeline.request_of(marks)
+        except UserError as error:
+            return tag("p", str(error), class_="vd-hint")
+        key = f"make.asks_{kind}" + ("_backward" if settings.get("direction") == "backward" else "")
+        values = {name: str(settings[name]) for name in ("frames", "factor", "missing") if name in settings}
+        return tag("p", word(key, **values), class_="vd-hint")
+
+    # --- the request
+
+    def _values(self, data: Mapping[Any, Any]) -> dict[str, Any]:
+        return {name: data[control] for name, control in self.form.controls.items()}
+
+    def _fields(self, kind: str, values: Mapping[str, Any] | None = None) -> dict[Any, Any]:
+        """Updates that show the controls of a task."""
+        updates = {self.task: kind}
+        updates |= dict(zip(self.form.components, self.form.of_kind(kind, values), strict=True))
+        updates |= {file: gr.update(visible=name in TASKS[kind].model_fields) for name, file in self.files.items()}
+        if self.mask_box is not None:
+            updates[self.mask_box] = gr.update(visible="mask" in TASKS[kind].model_fields)
+        return updates
+
+    def chose_task(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """A task was chosen: its controls, and what it means on the strip."""
+        kind, taken = data[self.task], data[self.taken]
+        updates = self._fields(kind, self._common(data, kind))
+        marks = timeline.Marks(0)
+        if taken is not None:
+            marks = (
+                timeline.preset("hole", taken.frames) if kind == "infill" else timeline.marks_of(kind, {}, taken.frames)
+            )
+            if kind == "infill":
+                updates |= dict(
+                    zip(
+                        self.form.components,
+                        self.form.with_values({"missing": timeline.ranges(marks.wanted)}),
+                        strict=True,
+                    )
+                ) | {self.form.controls["missing"]: gr.update(value=timeline.ranges(marks.wanted), visible=True)}
+        return updates | self._strip(taken, marks)
+
+    def _common(self, data: Mapping[Any, Any], kind: str) -> dict[str, Any]:
+        """What was set and means the same for another task: all but what tasks differ in."""
+        values, fields = self._values(data), fields_of(kind)
+        shared = {name for name in fields if all(name in fields_of(other) for other in self.kinds)}
+        own = {"steps", "frames"}
+        return {name: values[name] for name in shared - own}
+
+    def chose_quality(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """A quality was chosen: the settings that make it."""
+        updates = self.form.with_preset(data[self.task], data[self.quality])
+        return dict(zip(self.form.components, updates, strict=True))
+
+    def marked(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Frames were marked by hand: the request they amount to."""
+        taken = data[self.taken]
+        if taken is None:
+            return {self.asked: ""}
+        return self._asking(timeline.parse(data[self.marks], taken.frames), data)
+
+    def preset(self, name: str) -> Callable[[Mapping[Any, Any]], dict[Any, Any]]:
+        """The handler of a preset's button."""
+
+        def chosen(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            taken = data[self.taken]
+            if taken is None:
+                raise UserError("there is no clip yet; drop one above, or choose the task Generate")
+            marks = timeline.preset(name, taken.frames)
+            return self._asking(marks, data) | self._strip(taken, marks)
+
+        return chosen
+
+    def _asking(self, marks: timeline.Marks, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        updates: dict[Any, Any] = {self.asked: self._says(marks)}
+        try:
+            kind, settings = timeline.request_of(marks)
+        except UserError:
+            return updates  # `asked` says why
+        return updates | self._fields(kind, self._common(data, kind) | settings)
+
+    def redrawn(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """A number of frames was typed: the strip shows it. What is not valid yet, the run will say."""
+        taken = data[self.taken]
+        try:
+            return self._strip(taken, self._marks(data, taken) if taken else timeline.Marks(0))
+        except UserError as error:
+            return {self.asked: tag("p", plain(str(error)), class_="vd-hint")}
+
+    def use_former(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The settings inside the clip become those of the page."""
+        former = data[self.taken].former
+        if former.kind not in self.kinds:
+            raise UserError(
+                f"these are settings of the task {former.kind}, which is on another page: {HOME[former.kind]}"
+            )
+        return self._fields(former.kind, former.model_dump()) | {self.use: gr.update(visible=False)}
+
+    def estimated(self, data: Mapping[Any, Any]) -> Html:
+        """What the run would take, as far as it can be said before it."""
+        try:
+            return estimate.draw(self._read(data, {}), data[self.taken], self.app.store)
+        except (UserError, ValueError):
+            return Html("")  # not a request yet; the run will say what is wrong
+
+    def _read(self, data: Mapping[Any, Any], made: Mapping[str, Any]) -> Task:
+        """The request on the page; `made` are files made for it."""
+        kind, taken = data[self.task], data[self.taken]
+        files: dict[str, Any] = {
+            name: data[file] for name, file in self.files.items() if name in TASKS[kind].model_fields
+        }
+        if "input" in TASKS[kind].model_fields:
+            if taken is None:
+                raise UserError("there is no clip yet; drop one on the left, or pick one from the history")
+            files["input"] = taken.path
+        return self.form.read(kind, self._values(data), **files, **made)
+
+    # --- the mask
+
+    def _painted(self, data: Mapping[Any, Any]) -> dict[int, Any]:
+        """The keyframes with what is on the editor now."""
+        taken, keyframes = data[self.taken], dict(data[self.keyframes])
+        found = masks.painted(data[self.editor])
+        place = int(data[self.mask_frame])
+        if taken is not None and found.any() and found.shape == taken.mask_size():
+            keyframes[place] = found
+        return keyframes
+
+    def kept(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """What is painted is the mask of this frame."""
+        keyframes = self._painted(data)
+        if int(data[self.mask_frame]) not in keyframes:
+            raise UserError("nothing is painted on this frame; paint where the clip is to change")
+        return {self.keyframes: keyframes, self.mask_facts: _mask_facts(keyframes), self.editor: gr.skip()}
+
+    def dropped(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """This frame is no keyframe any more."""
+        keyframes = {place: mask for place, mask in data[self.keyframes].items() if place != int(data[self.mask_frame])}
+        return {self.keyframes: keyframes, **self._editor(data, keyframes)}
+
+    def turned(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Another frame is to be painted on: under the mask that is there by now."""
+        keyframes = dict(data[self.keyframes])
+        return {self.keyframes: keyframes, **self._editor(data, keyframes)}
+
+    def _editor(self, data: Mapping[Any, Any], keyframes: Mapping[int, Any]) -> dict[Any, Any]:
+        taken, place = data[self.taken], int(data[self.mask_frame])
+        if taken is None:
+            return {self.editor: None, self.mask_facts: ""}
+        mask = masks.at(keyframes, place) > 0 if keyframes else None
+        return {
+            self.editor: masks.overlay(intake.frame(taken, place), mask),
+            self.mask_facts: _mask_facts(keyframes),
+        }
+
+    def _mask_of(self, data: Mapping[Any, Any]) -> dict[str, Any]:
+        """The mask as a file, if there is one: what was given, or what was painted."""
+        taken = data[self.taken]
+        if self.mask_box is None or "mask" not in TASKS[data[self.task]].model_fields or taken is None:
+            return {}
+        if data[self.mask_file]:
+            return {"mask": intake.keep(Path(data[self.mask_file]), self.app.store)}
+        keyframes = self._painted(data)
+        if not keyframes:
+            return {}
+        timed = {"start", "end", "fps"} & dict(taken.part).keys()
+        if not taken.even and timed:
+            raise UserError(
+                "the frames of this clip are unevenly timed, so a painted mask needs the whole of it; "
+                "leave start, end and frame rate empty"
+            )
+        folder = self.app.store.uploads / secrets.token_urlsafe(12)
+        folder.mkdir(parents=True)
+        frames = masks.frames(keyframes, taken.total, taken.mask_size(), data[self.grow], data[self.feather])
+        return {"mask": masks.write(folder / "mask.mkv", frames, taken.fps)}
+
+    # --- the run
+
+    def started(self, data: Mapping[Any, Any], request: gr.Request) -> dict[Any, Any]:
+        """Add a job for each variant."""
+        for file in self.files.values():
+            if data[file]:
+                data = {**data, file: str(intake.keep(Path(data[file]), self.app.store))}
+        made = self._mask_of(data)
+        if made and data[self.task] == "infill":
+            data = {**data, self.form.controls["missing"]: ""} if not data[self.form.controls["missing"]] else data
+        settings = self._read(data, made)
+        number = int(data[self.variants] or 1)
+        if not 1 <= number <= 8:
+            raise UserError(f"{number} variants; give 1 to 8")
+        assert settings.seed is not None
+        jobs = [
+            self.app.store.add(
+                settings.model_copy(update={"seed": (settings.seed + k) % 2**63}),
+                self.app.visitor(request),
+                OUTPUTS[data[self.container]],
+            )
+            for k in range(number)
+        ]
+        return {self.jobs: [job.id for job in jobs], self.drawn: ("", -1), self.stop: gr.update(interactive=True)}
+
+    def stopped(self, jobs: list[int], request: gr.Request) -> Any:
+        """Stop what is shown."""
+        for number in jobs or []:
+            if self.app.own(number, request).state in ACTIVE:
+                self.app.store.cancel(number)
+        return gr.update(interactive=False)
+
+    def ticked(self, jobs: list[int] | None, drawn: tuple[str, int], variant: int | None, request: gr.Request) -> Any:
+        """Draw what has changed since; a page that has just been opened looks for its last run first."""
+        found = self._last(request) if jobs is None else jobs
+        version = self.app.store.version()
+        if jobs is not None and drawn[1] == version:
+            return {self.drawn: gr.skip()}
+        return self._drawn(found, drawn[0], version, variant, request) | ({self.jobs: found} if jobs is None else {})
+
+    def redraw(self, jobs: list[int], variant: int, request: gr.Request) -> dict[Any, Any]:
+        """Another of the variants is to be shown."""
+        return self._drawn(jobs, "", self.app.store.version(), variant, request)
+
+    def _last(self, request: gr.Request) -> list[int]:
+        visitor = self.app.visitor(request) if self.app.public else None
+        return [job.id for job in self.app.store.list(kinds=self.kinds, visitor=visitor, limit=1)]
+
+    def _drawn(self, numbers: list[int], shown: str, version: int, variant: int | None, request: gr.Request) -> Any:
+        jobs = [self.app.own(number, request) for number in numbers]
+        active = [job for job in jobs if job.state in ACTIVE]
+        live = next((job for job in jobs if job.state == RUNNING), None)
+        preview = self.app.store.preview(live.id) if live else None
+        done = [job for job in jobs if job.state == DONE and job.output]
+        chosen = next((job for job in done if job.id == variant), done[0] if done else None)
+        now = f"{chosen.id if chosen else 0}/{len(done)}/{len(jobs)}"
+        updates = {
+            self.drawn: (now, version),
+            self.progress: _progress(jobs, self.app.store.queue(), self.app.store.paused()),
+            self.preview: picture(preview, "", class_="vd-live") if preview else "",
+            self.stop: gr.update(interactive=bool(active)),
+        }
+        if now == shown:
+            return updates
+        updates[self.variant] = gr.update(
+            choices=[(f"{place + 1} · {job.settings.get('seed')}", job.id) for place, job in enumerate(done)],
+            value=chosen.id if chosen else None,
+            visible=len(jobs) > 1,
+        )
+        updates[self.after] = gr.update(visible=chosen is not None)
+        updates[self.exported] = gr.update(visible=False)
+        if chosen is None:
+            return updates | {self.result: _nothing_yet()}
+        output = self._output(chosen)
+        try:
+            view = player.view_of(output, self.app.store.cache)
+            updates[self.result] = player.draw(view, self._given(view.result))
+        except UserError as error:
+            updates[self.result] = tag("p", str(error), class_="vd-hint")
+        if output.is_file():
+            updates[self.download] = gr.update(value=self.app.shown(output), visible=True)
+        else:  # a folder of pictures: as an archive, by the export
+            updates[self.download] = gr.update(visible=False)
+        return updates
+
+    def _given(self, path: Path) -> str:
+        """The path by which the page may ask for a film."""
+        return str(path) if path.is_relative_to(self.app.store.cache) else self.app.shown(path)
+
+    # --- afterwards
+
+    def _chosen(self, jobs: list[int], variant: int | None, request: gr.Request) -> Job:
+        """The finished job that is shown."""
+        done = [job for job in (self.app.own(number, request) for number in jobs or []) if job.state == DONE]
+        if not done:
+            raise UserError("there is no result yet; wait for the run to end")
+        return next((job for job in done if job.id == variant), done[0])
+
+    def _output(self, job: Job) -> Path:
+        if job.output is None or not job.output.exists():
+            raise UserError(f"the result of job {job.id} is not where it was written; make it again")
+        return job.output
+
+    def made_again(self, jobs: list[int], variant: int | None, request: gr.Request) -> Any:
+        """The same request with another seed."""
+        job = self._chosen(jobs, variant, request)
+        new = self.app.store.again(job.id, seed=random.SystemRandom().randrange(2**31))
+        return [new.id], ("", -1)
+
+    def extended(self, jobs: list[int], variant: int | None, request: gr.Request) -> Any:
+        """The result is the clip, and is to be continued."""
+        job = self._chosen(jobs, variant, request)
+        return _parcel("predict", self._output(job)), gr.Tabs(selected="make")
+
+    def sender(self, page: str) -> Callable[..., Any]:
+        """The handler of a button that sends the result to a page."""
+
+        def send(jobs: list[int], variant: int | None, request: gr.Request) -> Any:
+            output = self._output(self._chosen(jobs, variant, request))
+            return _parcel(PAGES[page][0], output), gr.Tabs(selected=page)
+
+        return send
+
+    def exporting(self, jobs: list[int], variant: int | None, form: str, request: gr.Request) -> Any:
+        """The result in another form, ready to be taken."""
+        output = self._output(self._chosen(jobs, variant, request))
+        return gr.update(value=str(export.export(output, form, self.app.store.cache)), visible=True)
+
+    def received(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Another page sent a clip, or settings with theirs."""
+        parcel = data[self.app.inbox]
+        if not parcel or parcel["task"] not in self.kinds:
+            return {self.taken: gr.skip()}
+        kind, settings = parcel["task"], parcel.get("settings") or {}
+        values = {name: value for name, value in settings.items() if name in fields_of(kind)}
+        updates = self._fields(kind, values)
+        shown = {
+            control: update.get("value")
+            for control, update in zip(self.form.components, self.form.of_kind(kind, values), strict=True)
+        }
+        data = {**data, **shown, self.task: kind}
+        clip = self._with_clip(Path(parcel["input"]), data) if parcel.get("input") else self.cleared()
+        return updates | clip | {self.input: None}
 
 
 def build(app: App, page: str = "make") -> None:
     """The components of the page, inside its tab."""
+    Page(app, page)
+
+
+def _parcel(kind: str, path: Path) -> dict[str, Any]:
+    return {"task": kind, "settings": {}, "input": str(path), "number": secrets.token_hex(4)}
+
+
+def _nothing_yet() -> Html:
+    return tag("div", word("make.no_result"), class_="vd-empty")
+
+
+def _facts(taken: intake.Taken) -> Html:
+    seconds = taken.frames / float(taken.fps)
+    line = f"{taken.path.name} · {taken.width}x{taken.height} · {float(taken.fps):g} fps · {taken.frames} "
+    rows = [tag("p", line, word("make.frames"), f" · {seconds:.2f} s", class_="vd-clip")]
+    rows += [tag("p", note, class_="vd-hint") for note in taken.notes]
+    if taken.former is not None:
+        made = taken.former
+        rows.append(
+            tag(
+                "details",
+                tag("summary", word("make.made_with", task=made.kind, seed=str(made.seed))),
+                tag("pre", made.model_dump_json(indent=1, exclude_defaults=True)),
+                class_="vd-former",
+            )
+        )
+    return join(*rows)
+
+
+def _mask_facts(keyframes: Mapping[int, Any]) -> Html:
+    places = ", ".join(map(str, sorted(keyframes)))
+    return tag("p", word("make.mask_frames", frames=places), class_="vd-hint") if keyframes else Html("")
+
+
+def _progress(jobs: list[Job], queue: list[Job], paused: str) -> Html:
+    """How far the run is: a bar, words, what is ahead of it; or how it ended."""
+    rows = []
+    for job in jobs:
+        if job.state == RUNNING:
+            left = word("make.left", time=lasting(job.eta)) if job.eta is not None else None
+            bar = tag("progress", max=max(job.total, 1), value=job.done if job.total else None)
+            rows.append(tag("div", bar, tag("span", job.what or word("make.starting"), " ", left), class_="vd-line"))
+        elif job.state == WAITING:
+            ahead = [one.id for one in queue].index(job.id) if job.id in {one.id for one in queue} else 0
+            rows.append(tag("p", word("make.waiting", ahead=ahead), f" {paused}" if paused else None, class_="vd-hint"))
+        elif job.error:
+            rows.append(tag("p", plain(job.error), class_="vd-problem", role="alert"))
+        elif job.state == DONE:
+            took = (job.finished or 0) - (job.started or 0)
+            rows.append(tag("p", word("make.done", time=lasting(took)), class_="vd-hint"))
+            rows += [tag("p", plain(note), class_="vd-hint") for note in job.notes]
+        else:
+            rows.append(tag("p", word(f"library.state_{job.state}"), class_="vd-hint"))
+    return tag("div", *rows, aria_live="polite")

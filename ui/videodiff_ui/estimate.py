@@ -1,0 +1,54 @@
+"""What a run would take, said before it starts: memory from the size of a window, time from former runs."""
+
+import statistics
+
+from videodiff import shelf
+from videodiff.budget import goes_backward, window_bytes
+from videodiff.errors import CheckpointError
+from videodiff.jobs import DONE, Job, Store
+from videodiff.settings import Task
+from videodiff_ui.cards import lasting, size
+from videodiff_ui.html import Html, tag, word
+from videodiff_ui.intake import Taken
+
+FORMER = 5
+"""Runs that a time is judged by, at most."""
+
+
+def draw(settings: Task, taken: Taken | None, store: Store) -> Html:
+    """A line with memory and, if there were runs of this task with this model, time."""
+    try:
+        about = shelf.describe(shelf.find(settings.checkpoint))
+    except CheckpointError:
+        return Html("")  # the run will say it
+    width, height = getattr(settings, "width", None), getattr(settings, "height", None)
+    if not width and taken is not None:
+        side = getattr(settings, "size", None) or about.side
+        scale = side / min(taken.width, taken.height)
+        width, height = round(taken.width * scale), round(taken.height * scale)
+    if not width or not height:
+        return Html("")
+    backward = goes_backward(settings.conditioning, getattr(settings, "method", "ddrm"))
+    needed = window_bytes(width, height, settings.window or about.frames, settings.average, backward)
+    seconds = time(settings, taken, store)
+    said = word("make.needs", memory=size(needed))
+    return tag("p", said, " ", word("make.takes", time=lasting(seconds)) if seconds else None, class_="vd-hint")
+
+
+def time(settings: Task, taken: Taken | None, store: Store) -> float | None:
+    """Seconds a run would take by former ones of the same task and model, in proportion to frames and steps."""
+    done = store.list(states=(DONE,), kinds=(settings.kind,), limit=FORMER)
+    rates = [
+        _seconds(job) / _work(job.settings, None) for job in done if job.settings["checkpoint"] == settings.checkpoint
+    ]
+    return statistics.median(rates) * _work(settings.model_dump(), taken) if rates else None
+
+
+def _seconds(job: Job) -> float:
+    return max(0.0, (job.finished or 0) - (job.started or 0))
+
+
+def _work(settings: dict, taken: Taken | None) -> float:
+    """What a run's time is taken to be in proportion to."""
+    frames = settings.get("frames") or (taken.frames if taken else 16)
+    return frames * settings["steps"] * settings["average"] * (settings.get("size") or 64) ** 2
