@@ -35,6 +35,7 @@ LAYERS: list[set[str]] = [
     {"questions", "bpd"},
     {"evaluate"},
     {"service", "about"},
+    {"worker", "supervisor"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -1,7 +1,9 @@
-"""Small files, written whole or not at all."""
+"""Small files, written whole or not at all; and files as locks between processes."""
 
 import os
+import sys
 from pathlib import Path
+from typing import BinaryIO
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -12,3 +14,25 @@ def replace_file(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def hold(path: Path) -> BinaryIO | None:
+    """The file, made if need be and locked for as long as it stays open; None if another process holds it.
+
+    The system lets go of the lock when the process ends, however it ends.
+    """
+    file = open(path, "a+b")  # noqa: SIM115 - the lock lives as long as the file
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        return None
+    return file

@@ -53,7 +53,7 @@ CREATE TABLE job (
 CREATE INDEX job_state ON job (state, position);
 CREATE TABLE preview (job INTEGER PRIMARY KEY, jpeg BLOB NOT NULL);
 CREATE TABLE metric (job INTEGER NOT NULL, step INTEGER NOT NULL, name TEXT NOT NULL, figures TEXT NOT NULL);
-CREATE INDEX metric_job ON metric (job, step);
+CREATE UNIQUE INDEX metric_once ON metric (job, step, name);
 CREATE TABLE worker (device TEXT PRIMARY KEY, pid INTEGER NOT NULL, since REAL NOT NULL, model TEXT NOT NULL);
 CREATE TABLE fact (name TEXT PRIMARY KEY, value NOT NULL);
 INSERT INTO fact VALUES ('version', 0), ('paused', ''), ('crashes', '[]');
@@ -302,6 +302,7 @@ class Store:
                 db.execute("UPDATE job SET wish = 'cancel' WHERE id = ?", (id,))
             elif job.state in (WAITING, PAUSED, FAILED):
                 self._settle(id, CANCELLED, job.error, job.exit_code)
+                shutil.rmtree(self.work_folder(id), ignore_errors=True)
 
     def pause_job(self, id: int) -> None:
         """Stop a job and keep what is finished of it: windows, or the state of a training run."""
@@ -452,7 +453,7 @@ class Store:
             if preview is not None:
                 db.execute("INSERT OR REPLACE INTO preview VALUES (?, ?)", (id, preview))
             db.executemany(
-                "INSERT INTO metric VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?)",
                 [(id, step, name, json.dumps(dict(figures))) for step, name, figures in metrics],
             )
         return row[0]
@@ -514,6 +515,20 @@ class Store:
         """(process, since when, checkpoint it holds) of the worker last seen on a device."""
         rows = self._rows("SELECT pid, since, model FROM worker WHERE device = ?", (device,))
         return rows[0] if rows else None
+
+    def lock(self, device: str) -> Path:
+        """The file that the worker of a device holds locked (`files.hold`) for its life."""
+        return self.folder / f"worker-{device.replace(':', '-')}.lock"
+
+    def sweep(self) -> None:
+        """Remove the work of jobs that will not go on, left by a kill between an end and its tidying."""
+        for folder in self.work.iterdir():
+            if not folder.name.isdigit() or self._one("SELECT state FROM job WHERE id = ?", (int(folder.name),)) in (
+                None,
+                DONE,
+                CANCELLED,
+            ):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def work_folder(self, id: int) -> Path:
         """Where a job keeps what it can go on from."""

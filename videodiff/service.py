@@ -163,6 +163,8 @@ def _render_one(
                 journal.complete()
             for place in layout.timeline.shown:
                 writer.add(spool.get(place))
+                if cancelled():
+                    raise Cancelled
         video.write_sidecar(output, about)
         for note in writer.notes:
             yield Note(note)

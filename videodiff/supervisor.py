@@ -1,0 +1,159 @@
+"""Sees to it that a data folder with work has a worker that lives: a thread in the server or in `videodiff queue run`.
+
+It starts a worker where there is work and none, stops one that shows no life, and puts back the job of one that died.
+Any number of supervisors may watch one folder: the worker's lock decides. No torch is imported here.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import videodiff
+from videodiff.errors import OutOfResources
+from videodiff.files import hold
+from videodiff.jobs import RUNNING, WAITING, Store
+
+LOOK_SECONDS = 0.25
+GRACE_SECONDS = 10.0
+"""What a worker that was terminated has to end by itself, before it is killed."""
+PATIENCE = 600.0
+"""Seconds without a sign of life of a worker that did not say what is usual."""
+MAX_LOG_BYTES = 1_000_000
+
+
+class Supervisor:
+    """Watches one data folder and device; `start` and `stop` it. `trouble` says what keeps it from its work."""
+
+    def __init__(self, store: Store, device: str = "auto", idle: float = 600.0) -> None:
+        self.store, self.device, self.idle = store, device, idle
+        self.trouble = ""
+        self._child: subprocess.Popen | None = None
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._seen: tuple[int | None, float | None, float] = (None, None, 0.0)  # job, its beat, since when (monotonic)
+        self._terminated: dict[int, float] = {}  # process: when it was asked to end (monotonic)
+
+    def start(self) -> None:
+        """Begin to watch, in a thread."""
+        assert self._thread is None
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def stop(self, kill: bool = False) -> None:
+        """Watch no more. The worker goes on until it was idle for long; with `kill` it puts its job back and ends."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+        if kill and (pid := self._alive()) is not None:
+            _signal(pid, signal.SIGTERM)
+            ends = time.monotonic() + GRACE_SECONDS
+            while self._alive() is not None and time.monotonic() < ends:
+                time.sleep(LOOK_SECONDS / 5)
+            if self._alive() is not None:
+                _signal(pid, KILL)
+        if self._child is not None and kill:
+            self._child.wait()
+
+    def worker_state(self) -> dict[str, Any]:
+        """pid, device, memory (bytes, None where the system does not say), model and since; empty if none lives."""
+        if self._alive() is None or (found := self.store.worker(self.device)) is None:
+            return {}
+        pid, since, model = found
+        return {"pid": pid, "device": self.device, "memory": memory(pid), "model": model, "since": since}
+
+    def look(self) -> None:
+        """One look: bury the dead, start the wanted, end the hung."""
+        lock = hold(self.store.lock(self.device))
+        if lock is None:
+            self._feel_pulse()
+            return
+        with lock:  # nobody else can begin to work meanwhile, so a job that is running has lost its worker
+            buried = self.store.recover(self.device)
+        code = None if self._child is None else self._child.poll()
+        if code is not None:
+            self._child = None
+            if code != 0 and not buried:
+                self.store.crashed(f"with exit code {code} before it had a job; see {self._log}")
+        waiting = any(job.state == WAITING for job in self.store.queue())
+        if waiting and self._child is None and not self.store.paused():
+            self._child = self._begin()
+
+    @property
+    def _log(self) -> Path:
+        return self.store.folder / "worker.log"
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            try:
+                self.look()
+                self.trouble = ""
+            except OutOfResources as error:  # the disk of the table is full: the next look may find room
+                self.trouble = str(error)
+
+    def _begin(self) -> subprocess.Popen:
+        """A worker in a session of its own, so that neither our end nor a Ctrl+C for us ends it."""
+        root = str(Path(videodiff.__file__).resolve().parents[1])
+        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        fresh = not self._log.exists() or self._log.stat().st_size > MAX_LOG_BYTES
+        command = [sys.executable, "-P", "-m", "videodiff.worker", "--data", str(self.store.folder)]
+        with open(self._log, "wb" if fresh else "ab") as log:
+            return subprocess.Popen(
+                [*command, "--device", self.device, "--idle", str(self.idle)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.store.folder,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+
+    def _feel_pulse(self) -> None:
+        """End a worker whose job gave no sign of life for longer than it said was usual.
+
+        The time is counted here and not taken from the table, as clocks are set and machines sleep.
+        """
+        job = next((job for job in self.store.queue() if job.state == RUNNING and job.device == self.device), None)
+        now = time.monotonic()
+        if job is None or job.pid is None or self._seen[:2] != (job.id, job.beat):
+            self._seen = (job.id, job.beat, now) if job else (None, None, now)
+            return
+        if job.pid in self._terminated:
+            if now - self._terminated[job.pid] > GRACE_SECONDS:
+                _signal(job.pid, KILL)
+        elif now - self._seen[2] > (job.patience or PATIENCE):
+            self._terminated[job.pid] = now
+            _signal(job.pid, signal.SIGTERM)
+
+    def _alive(self) -> int | None:
+        """The process of the worker, if one holds the lock."""
+        lock = hold(self.store.lock(self.device))
+        if lock is not None:
+            lock.close()
+            return None
+        found = self.store.worker(self.device)
+        return None if found is None else found[0]
+
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows knows one way to end a process
+
+
+def _signal(pid: int, number: int) -> None:
+    """Send a signal to a process that may be gone already."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def memory(pid: int) -> int | None:
+    """Bytes of memory a process holds; None where the system does not say."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
