@@ -12,7 +12,7 @@ from videodiff.errors import UserError
 from videodiff.jobs import Job, Store
 
 if TYPE_CHECKING:
-    from videodiff.supervisor import Supervisor
+    from videodiff_ui.server import Jobs
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class App:
     """One per server. `public`: visitors see only their own jobs, choose no folders and do not train."""
 
     store: Store
-    supervisor: "Supervisor"
+    jobs: "Jobs"
     public: bool
     inbox: gr.State
     """{"task": str, "settings": dict, "input": str} or None: what another page sends to Make, Edit or Restore."""

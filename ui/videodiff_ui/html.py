@@ -57,7 +57,7 @@ def join(*children: "Html | str | int | float | None") -> Html:
 def word(key: str, **values: str | int | float) -> Html:
     """A translated text: English here, the reader's language as soon as static/app.js sees it."""
     data = json.dumps(values, ensure_ascii=False) if values else None
-    return tag("span", words.text(key, **values), data_word=key, data_values=data)
+    return tag("span", words.text(key, "en", **values), data_word=key, data_values=data)
 
 
 def picture(jpeg: bytes | None, alt: str, **attributes: str | int | bool | None) -> Html:

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from videodiff.errors import OutOfResources, UserError
 from videodiff.jobs import Store
+from videodiff.supervisor import Supervisor
 from videodiff_ui import window
 from videodiff_ui.guard import LOOPBACK, Guard, Quota
 from videodiff_ui.single import Single
 
 if TYPE_CHECKING:
     import gradio as gr
-    from videodiff.supervisor import Supervisor
 
 STATIC = Path(__file__).parent / "static"
 STYLES = ("app.css", "make.css", "lists.css")
@@ -62,11 +62,27 @@ class Options:
         return self.host in ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
+class Jobs(Protocol):
+    """Who does the jobs: a `Supervisor` and its worker, or on a Space this process."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self, kill: bool = False) -> None:
+        """End; see `Supervisor.stop`."""
+
+    def worker_state(self) -> dict[str, Any]:
+        """See `Supervisor.worker_state`."""
+
+
+Runner = Callable[[Store, str], Jobs]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The pages
 
 
-def build(store: Store, supervisor: "Supervisor", options: Options) -> "gr.Blocks":
+def build(store: Store, jobs: Jobs, options: Options) -> "gr.Blocks":
     """The app: a tab for each page."""
     import gradio as gr
 
@@ -79,7 +95,7 @@ def build(store: Store, supervisor: "Supervisor", options: Options) -> "gr.Block
         inbox = gr.State(None)
         tick = gr.Timer(0.7)
         with gr.Tabs(elem_id="vd-tabs") as tabs:
-            app = App(store, supervisor, options.public, inbox, tabs, tick)
+            app = App(store, jobs, options.public, inbox, tabs, tick)
             for name in ("make", "edit", "restore"):
                 with gr.Tab(_(f"tab_{name}"), id=name, elem_id=f"page-{name}"):
                     make.build(app, name)
@@ -208,38 +224,42 @@ def free_port(host: str, wanted: int) -> int:
 # The life of a server
 
 
-def serve(folder: Path, options: Options, show: str = "window", say: Callable[[str], None] = print) -> None:
-    """Run the app until it is interrupted. `show` is "window", "tab" or "no"; `say` tells the user where the app is."""
+def serve(
+    folder: Path,
+    options: Options,
+    show: str = "window",
+    store: Callable[[Path], Store] = Store,
+    runner: Runner = Supervisor,
+) -> None:
+    """Run the app until it is interrupted, and print where it is. `show` is "window", "tab" or "no"."""
     single = Single(folder)
     profile = folder / "cache" / "window"
     if not single.take():
         url = _wait_for(single)
-        say(f"videodiff already runs on {folder}: {url}")
+        print(f"videodiff already runs on {folder}: {url}", flush=True)
         if show != "no":
             window.show(url, profile, tab=show == "tab")
         return
     try:
-        from videodiff.supervisor import Supervisor
-
-        store = Store(folder)
-        sweep(store)
+        table = store(folder)
+        sweep(table)
         # Read by Gradio at import and whenever something is put in: nothing of ours lies in the system's folder.
-        os.environ["GRADIO_TEMP_DIR"] = str(store.cache / "gradio")
+        os.environ["GRADIO_TEMP_DIR"] = str(table.cache / "gradio")
         port = free_port(options.host, options.port)
-        supervisor = Supervisor(store, options.device)
-        blocks = build(store, supervisor, options)
-        url = launch(blocks, store, options, port)
-        supervisor.start()
+        jobs = runner(table, options.device)
+        blocks = build(table, jobs, options)
+        url = launch(blocks, table, options, port)
+        jobs.start()
         single.tell(url)
         if options.port not in (0, port):
-            say(f"port {options.port} is taken; using {port}")
-        say(f"videodiff runs at {url} (data in {folder}); stop it with Ctrl+C")
+            print(f"port {options.port} is taken; using {port}", flush=True)
+        print(f"videodiff runs at {url} (data in {folder}); stop it with Ctrl+C")
         if show != "no":
             window.show(url, profile, tab=show == "tab")
         try:
             threading.Event().wait()
         finally:
-            supervisor.stop()
+            jobs.stop()
             blocks.close(verbose=False)
     finally:
         single.release()

@@ -2,11 +2,10 @@
 
 import json
 import os
-import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
-from videodiff.files import replace_file
+from videodiff.files import hold, replace_file
 
 
 class Single:
@@ -17,13 +16,14 @@ class Single:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.note = folder / "server.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = (folder / "server.lock").open("a+b")
+        self.lock, self.note = folder / "server.lock", folder / "server.json"
+        self._file: BinaryIO | None = None
 
     def take(self) -> bool:
         """Whether the lock is ours now."""
-        if not _lock(self._file):
+        self._file = hold(self.lock)
+        if self._file is None:
             return False
         self.note.unlink(missing_ok=True)
         return True
@@ -35,34 +35,12 @@ class Single:
     def other(self) -> str | None:
         """The address of the server that holds the lock, or None while it is still starting."""
         try:
-            said: dict[str, Any] = json.loads(self.note.read_text(encoding="utf-8"))
+            return str(json.loads(self.note.read_text(encoding="utf-8"))["url"])
         except FileNotFoundError:
             return None
-        return str(said["url"])
 
     def release(self) -> None:
         """Give the lock back."""
+        assert self._file is not None
         self.note.unlink(missing_ok=True)
         self._file.close()
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[bytes]) -> bool:
-        try:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -21,9 +21,9 @@ def _(key: str) -> str:
     return I18N(key)  # type: ignore[return-value]  # Gradio takes it where it takes a string
 
 
-def text(key: str, language: str = "en", **values: object) -> str:
+def text(key: str, language: str = "en", /, **values: object) -> str:
     """The text of a key with its values put in; English where the language is not one of ours."""
-    return LOCALES.get(language, LOCALES["en"])[key].format(**values)
+    return LOCALES.get(language, LOCALES["en"]).get(key, key).format(**values)
 
 
 def language(accepted: str | None) -> str:

@@ -1,0 +1,120 @@
+"""A public server, as a Space is: what visitors may ask for, and who does their jobs.
+
+Visitors are strangers to each other and to the machine. What they may ask for is held here, below the pages and the
+endpoints, so that no way in goes around it.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from videodiff import shelf
+from videodiff.errors import LimitExceeded, UserError
+from videodiff.files import hold
+from videodiff.jobs import RUNNING, WAITING, Job, Store
+from videodiff.settings import Settings, Task
+
+MOST_WAITING = 16
+"""Jobs of all visitors."""
+MOST_OWN = 3
+"""Jobs of one visitor that wait or run."""
+MOST_STEPS = 32
+MOST_FRAMES = 64
+MOST_SIDE = 256
+KEPT_SECONDS = 24 * 3600.0
+"""How long a job and its files stay."""
+
+
+class PublicStore(Store):
+    """A store that takes from visitors only what they may ask for."""
+
+    def add(self, settings: Settings, visitor: str = "", suffix: str = ".mp4") -> Job:
+        """As `Store.add`. UserError for what only the owner of a machine may ask, LimitExceeded over a limit."""
+        self.forget(time.time() - KEPT_SECONDS)
+        check(settings, (self.cache, self.uploads, self.results))
+        queue = self.queue()
+        if len(queue) >= MOST_WAITING:
+            raise LimitExceeded(f"{len(queue)} jobs wait already; try again in a while, or run videodiff yourself")
+        if sum(job.visitor == visitor for job in queue) >= MOST_OWN:
+            raise LimitExceeded(f"{MOST_OWN} jobs of yours wait or run already; wait for one, or cancel one")
+        return super().add(settings, visitor, suffix)
+
+    def forget(self, before: float) -> None:
+        """Remove the jobs made before a time, and all their files."""
+        for job in self.list(limit=1000):
+            if job.created < before and job.state not in (WAITING, RUNNING):
+                self.trash_job(job.id)
+        shutil.rmtree(self.trash)
+        self.trash.mkdir()
+
+
+def check(settings: Settings, folders: tuple[Path, ...]) -> None:
+    """Raise unless a visitor may ask for this: a task, on files in these folders, of a modest size."""
+    if not isinstance(settings, Task):
+        raise UserError("a shared machine only makes clips; to train and measure, run videodiff on your own")
+    if settings.output is not None:
+        raise UserError("on a shared machine the place of a result cannot be chosen; leave output out")
+    if settings.checkpoint not in shelf.names():
+        raise UserError(f"on a shared machine the checkpoints are {', '.join(shelf.names())}")
+    for path in settings.reads:
+        if not any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
+            raise UserError("on a shared machine only clips that were put in can be read; upload the clip")
+        if path.is_dir():
+            raise UserError("on a shared machine one clip is done at a time; upload a clip, not a folder")
+    limits = {"steps": MOST_STEPS, "frames": MOST_FRAMES, "size": MOST_SIDE, "average": 4, "repaint_times": 4}
+    for name, most in limits.items():
+        given = getattr(settings, name, None)
+        if isinstance(given, int) and given > most:
+            raise LimitExceeded(f"{name} is {given}, and at most {most} here; for more, run videodiff yourself")
+
+
+class Here:
+    """Does the jobs in this process, one after another, where a GPU is lent to single calls (ZeroGPU).
+
+    Takes the place of a `Supervisor`. `call(folder)` does one job of a data folder with a lent GPU.
+    """
+
+    def __init__(self, store: Store, call: Callable[[str], None]) -> None:
+        self.store, self.call = store, call
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
+
+    def start(self) -> None:
+        """Begin to do jobs, in a thread."""
+        self._thread.start()
+
+    def stop(self, kill: bool = False) -> None:
+        """Do no further job; the one that is being done ends with the process."""
+        self._stopped.set()
+
+    def worker_state(self) -> dict[str, Any]:
+        """As `Supervisor.worker_state`."""
+        return {"pid": os.getpid(), "device": "auto", "memory": None, "model": "", "since": None}
+
+    def _work(self) -> None:
+        while not self._stopped.wait(0.25):
+            if not self.store.paused() and any(job.state == WAITING for job in self.store.queue()):
+                self.call(str(self.store.folder))
+            for job in self.store.queue():
+                # The call has returned or was cut off at its time, so nothing runs any more.
+                if job.state == RUNNING:
+                    self.store.recover("auto")
+
+
+def do_one(folder: str) -> None:
+    """Do the first waiting job of a data folder. Opens the table itself, as it may run in a process of its own."""
+    from videodiff import worker
+
+    store = Store(Path(folder))
+    lock = hold(store.lock("auto"))
+    if lock is None:
+        return
+    with lock:
+        job = worker.next_job(store, "auto")
+        if job is not None:
+            worker.perform(store, job, "auto", threading.Event(), worker.Keeper(lambda name: None))
+    store.close()
