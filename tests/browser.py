@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import pytest
 
 from videodiff.jobs import Job, Store
+from videodiff.supervisor import Supervisor
 from videodiff_ui import window, words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +75,7 @@ class Served:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(30)
+        Supervisor(self.store).stop(kill=True)  # a worker outlives its server by ten minutes
 
     def kill(self) -> None:
         """End the app as a power cut would; its worker lives on."""
