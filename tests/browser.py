@@ -89,7 +89,9 @@ def start(data: Path, *options: str, environment: dict[str, str] | None = None) 
     log = data / "server.log"
     # Nothing of a proxy stands between a test and its server; a test's threads are few.
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    command = [sys.executable, "-m", "videodiff", "ui", "--data", str(data), "--port", "0", "--no-open", *options]
+    command = [sys.executable, "-m", "videodiff", "ui", "--data", str(data), "--no-open", *options]
+    if "--port" not in options:
+        command += ["--port", "0"]
     with log.open("a") as out:
         process = subprocess.Popen(
             command,

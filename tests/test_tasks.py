@@ -8,7 +8,8 @@ import pytest
 from videodiff import settings, tasks, video
 from videodiff.errors import UnreadableInput, UserError
 from videodiff.events import Note
-from videodiff.tasks.infill import parse_canvas, parse_ranges
+from videodiff.planner import parse_ranges
+from videodiff.tasks.infill import parse_canvas
 from videodiff.tasks.layout import LUMA, Layout, Shape
 
 COLOUR = Shape(side=16, multiple=8, channels=3, window=8)

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("gradio")
 
 from videodiff.errors import UserError
+from videodiff.planner import parse_ranges
 from videodiff.settings import TASKS
-from videodiff.tasks.infill import parse_ranges
 from videodiff_ui.timeline import PRESETS, Marks, cells, draw, marks_of, parse, preset, ranges, request_of
 
 EXPECTED = {

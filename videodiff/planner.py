@@ -4,12 +4,15 @@ A window is (observed, new): frames already there, which the network looks at, a
 filled, the next may observe (block autoregression), so a clip of any length is a walk of windows of at most K frames.
 """
 
+import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+
+from videodiff.errors import UserError
 
 MARGIN = 2
 """Frames to see on each side of a hole that has two sides, at least: two give a velocity (chosen, not tuned)."""
@@ -83,3 +86,18 @@ def _window(done: list[int], new: list[int], size: int, context: int) -> Window 
             ahead += 1
         room -= 1
     return Window(tuple(done[first - back : last + ahead]), tuple(new))
+
+
+def parse_ranges(text: str, num_frames: int) -> frozenset[int]:
+    """Frames named by "10:20,31": 10 to 19, and 31."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})\s*(?::\s*(\d{1,9})\s*)?", part)
+        if match is None:
+            raise UserError(f"--missing {text!r}: {part!r} is no frame or range; write 10:20,31 for 10 to 19 and 31")
+        first = int(match[1])
+        stop = int(match[2]) if match[2] else first + 1
+        if not first < stop <= num_frames:
+            raise UserError(f"--missing {part.strip()}: the clip has frames 0 to {num_frames - 1}")
+        found.update(range(first, stop))
+    return frozenset(found)

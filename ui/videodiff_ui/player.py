@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from videodiff import video
 from videodiff.errors import UserError
+from videodiff.planner import parse_ranges
 from videodiff.settings import parse_crop
-from videodiff.tasks.infill import parse_ranges
 from videodiff_ui.html import Html, tag, word
 
 PLAYED = {"h264", "vp8", "vp9", "av1", "libdav1d"}

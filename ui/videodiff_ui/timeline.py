@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from videodiff.errors import UserError
-from videodiff.tasks.infill import parse_ranges
+from videodiff.planner import parse_ranges
 from videodiff_ui.html import Html, join, picture, tag, word
 
 MOST_CELLS = 120

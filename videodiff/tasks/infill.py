@@ -8,7 +8,7 @@ import numpy as np
 from videodiff import video
 from videodiff.errors import UserError
 from videodiff.events import Note
-from videodiff.planner import Timeline
+from videodiff.planner import Timeline, parse_ranges
 from videodiff.settings import Infill
 from videodiff.spool import Spool
 from videodiff.tasks.layout import Layout, Notes, Shape, first_shape, holed, part_of, read_clip
@@ -50,21 +50,6 @@ def lay_out(settings: Infill, shape: Shape) -> Notes:
             raise UserError(f"nothing to fill: --canvas {settings.canvas} is no larger than the picture")
         raise UserError("the mask is black everywhere, so nothing is to be filled; white marks the pixels to fill")
     return layout
-
-
-def parse_ranges(text: str, num_frames: int) -> frozenset[int]:
-    """Frames named by "10:20,31": 10 to 19, and 31."""
-    found: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,9})\s*(?::\s*(\d{1,9})\s*)?", part)
-        if match is None:
-            raise UserError(f"--missing {text!r}: {part!r} is no frame or range; write 10:20,31 for 10 to 19 and 31")
-        first = int(match[1])
-        stop = int(match[2]) if match[2] else first + 1
-        if not first < stop <= num_frames:
-            raise UserError(f"--missing {part.strip()}: the clip has frames 0 to {num_frames - 1}")
-        found.update(range(first, stop))
-    return frozenset(found)
 
 
 def parse_canvas(text: str, size: tuple[int, int], multiple: int) -> tuple[int, int]:
