@@ -67,7 +67,7 @@ class Form:
         kind = self.kinds[0]
         common = {
             "label": _(f"field.{name}"),
-            "info": plain(about.description or ""),
+            "info": None if about.description == f"{text(f'field.{name}')}." else plain(about.description or ""),
             "elem_id": f"{self.prefix}-field-{name}",
             "value": shown_value(_default(kind, name, about)),
             "visible": name in fields_of(kind),
@@ -83,12 +83,12 @@ class Form:
             return (gr.Radio if len(get_args(bare)) < 5 else gr.Dropdown)([*get_args(bare)], **common)
         if bare is bool:
             return gr.Checkbox(**common)
-        if bare in (int, float):
+        if bare in (int, float) and bare is about.annotation:  # an empty gr.Number says 0, which is not "not given"
             low, high = _range(about)
             if bare is float and low == 0 and high == 1:
                 return gr.Slider(0, 1, step=0.01, **common)
             return gr.Number(precision=0 if bare is int else None, **common)
-        return gr.Textbox(max_lines=1, **common)
+        return gr.Textbox(max_lines=1, placeholder=_("make.automatic"), **common)
 
     @property
     def components(self) -> list[Any]:

@@ -88,9 +88,9 @@ class Page:
             )
             self.camera_open = gr.Button(_("make.camera"), size="sm", min_width=80, elem_id=f"{name}-camera-open")
         self.camera = gr.Video(sources=["webcam"], label=_("make.camera"), visible=False, elem_id=f"{name}-camera")
-        self.facts = gr.HTML(timeline.empty(), elem_id=f"{name}-facts")
+        self.facts = gr.HTML(timeline.empty(), elem_id=f"{name}-facts", padding=False, apply_default_css=False)
         self.use = gr.Button(_("make.use_settings"), size="sm", visible=False, elem_id=f"{name}-use")
-        self.strip = gr.HTML("", elem_id=f"{name}-timeline")
+        self.strip = gr.HTML("", elem_id=f"{name}-timeline", padding=False, apply_default_css=False)
         self.marks = gr.Textbox(elem_id=f"{name}-marks", elem_classes="vd-hidden", container=False)
         self.presets: dict[str, gr.Button] = {}
         if self.name == "make":
@@ -99,7 +99,7 @@ class Page:
                     self.presets[preset] = gr.Button(
                         _(f"make.preset_{preset}"), size="sm", min_width=70, elem_id=f"{name}-preset-{preset}"
                     )
-        self.asked = gr.HTML("", elem_id=f"{name}-asked")
+        self.asked = gr.HTML("", elem_id=f"{name}-asked", padding=False, apply_default_css=False)
 
     def _request(self) -> None:
         name = self.id
@@ -155,7 +155,7 @@ class Page:
             with gr.Row():
                 self.mask_keep = gr.Button(_("make.mask_keep"), size="sm", min_width=90, elem_id=f"{name}-mask-keep")
                 self.mask_drop = gr.Button(_("make.mask_drop"), size="sm", min_width=90, elem_id=f"{name}-mask-drop")
-            self.mask_facts = gr.HTML("", elem_id=f"{name}-mask-facts")
+            self.mask_facts = gr.HTML("", elem_id=f"{name}-mask-facts", padding=False, apply_default_css=False)
             with gr.Row():
                 self.grow = gr.Slider(-32, 32, step=1, value=0, label=_("make.grow"), min_width=120)
                 self.feather = gr.Slider(0, 64, step=1, value=0, label=_("make.feather"), min_width=120)
@@ -181,14 +181,14 @@ class Page:
             self.container = gr.Dropdown(
                 [*OUTPUTS], value="MP4", label=_("make.container"), min_width=100, elem_id=f"{name}-container"
             )
-        self.estimate = gr.HTML("", elem_id=f"{name}-estimate")
-        self.progress = gr.HTML("", elem_id=f"{name}-progress")
-        self.preview = gr.HTML("", elem_id=f"{name}-preview")
+        self.estimate = gr.HTML("", elem_id=f"{name}-estimate", padding=False, apply_default_css=False)
+        self.progress = gr.HTML("", elem_id=f"{name}-progress", padding=False, apply_default_css=False)
+        self.preview = gr.HTML("", elem_id=f"{name}-preview", padding=False, apply_default_css=False)
 
     def _result(self) -> None:
         name = self.id
         self.variant = gr.Radio([], label=_("make.variant"), visible=False, elem_id=f"{name}-variant")
-        self.result = gr.HTML(_nothing_yet(), elem_id=f"{name}-result")
+        self.result = gr.HTML(_nothing_yet(), elem_id=f"{name}-result", padding=False, apply_default_css=False)
         with gr.Column(visible=False) as self.after:
             with gr.Row(elem_classes="vd-actions"):
                 self.download = gr.DownloadButton(
@@ -395,19 +395,7 @@ class Page:
         """A task was chosen: its controls, and what it means on the strip."""
         kind, taken = data[self.task], data[self.taken]
         updates = self._fields(kind, self._common(data, kind))
-        marks = timeline.Marks(0)
-        if taken is not None:
-            marks = (
-                timeline.preset("hole", taken.frames) if kind == "infill" else timeline.marks_of(kind, {}, taken.frames)
-            )
-            if kind == "infill":
-                updates |= dict(
-                    zip(
-                        self.form.components,
-                        self.form.with_values({"missing": timeline.ranges(marks.wanted)}),
-                        strict=True,
-                    )
-                ) | {self.form.controls["missing"]: gr.update(value=timeline.ranges(marks.wanted), visible=True)}
+        marks = timeline.Marks(0) if taken is None else timeline.marks_of(kind, {}, taken.frames)
         return updates | self._strip(taken, marks)
 
     def _common(self, data: Mapping[Any, Any], kind: str) -> dict[str, Any]:
@@ -552,8 +540,6 @@ class Page:
             if data[file]:
                 data = {**data, file: str(intake.keep(Path(data[file]), self.app.store))}
         made = self._mask_of(data)
-        if made and data[self.task] == "infill":
-            data = {**data, self.form.controls["missing"]: ""} if not data[self.form.controls["missing"]] else data
         settings = self._read(data, made)
         number = int(data[self.variants] or 1)
         if not 1 <= number <= 8:
@@ -705,7 +691,7 @@ def _nothing_yet() -> Html:
 def _facts(taken: intake.Taken) -> Html:
     seconds = taken.frames / float(taken.fps)
     line = f"{taken.path.name} · {taken.width}x{taken.height} · {float(taken.fps):g} fps · {taken.frames} "
-    rows = [tag("p", line, word("make.frames"), f" · {seconds:.2f} s", class_="vd-clip")]
+    rows = [tag("p", line, word("make.frames"), f" · {seconds:.2f} s", class_="vd-source")]
     rows += [tag("p", note, class_="vd-hint") for note in taken.notes]
     if taken.former is not None:
         made = taken.former
