@@ -27,7 +27,9 @@ element.addEventListener('click', (event) => {
 
 def panel(elem_id: str, value: Html | None = None) -> gr.HTML:
     """A place for markup whose buttons are heard."""
-    return gr.HTML(value or Html(""), elem_id=elem_id, js_on_load=ACTIONS, elem_classes="vd-panel")
+    return gr.HTML(
+        value or Html(""), elem_id=elem_id, js_on_load=ACTIONS, apply_default_css=False, elem_classes="vd-panel"
+    )
 
 
 def button(act: str, key: object, label: Html, about: str = "", **attributes: str | bool | None) -> Html:

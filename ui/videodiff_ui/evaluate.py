@@ -43,10 +43,10 @@ def build(app: App) -> None:
             with gr.Row():
                 numbers = [
                     gr.Number(
-                        value, label=_(f"evaluate.{name}"), minimum=1, precision=0, min_width=100,
+                        value, label=_(f"evaluate.{name}"), minimum=least, precision=0, min_width=100,
                         elem_id=f"vd-evaluate-{name}",
                     )
-                    for name, value in (("samples", 4), ("steps", 4), ("clips", None))
+                    for name, value, least in (("samples", 4, 1), ("steps", 4, 1), ("clips", 0, 0))
                 ]  # fmt: skip
             start = gr.Button(_("evaluate.start"), variant="primary", elem_id="vd-evaluate-start")
         with gr.Column(scale=2, min_width=320):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import secrets
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from videodiff import video
 from videodiff.errors import UserError
 from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, RUNNING, WAITING, Job
 from videodiff.settings import REQUESTS, TASKS, Sampling
-from videodiff_ui import cards
+from videodiff_ui import cards, player
 from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import App
 from videodiff_ui.html import Html, join, tag, word
@@ -102,10 +104,12 @@ def build(app: App) -> None:
 def sent(job: Job, whole: bool) -> dict[str, Any]:
     """What goes to another page: a job's settings with its input, or its result as an input."""
     settings = {name: value for name, value in job.settings.items() if name not in ("output", "overwrite")}
+    number = secrets.token_hex(4)  # the same sent twice arrives twice
     if whole:
-        return {"task": job.kind, "settings": settings, "input": str(settings.get("input") or "")}
-    assert job.output
-    return {"task": "predict", "settings": {}, "input": str(job.output)}
+        return {"task": job.kind, "settings": settings, "input": str(settings.get("input") or ""), "number": number}
+    if job.output is None or not job.output.is_file():
+        raise UserError("the result is not there any more; make it again")
+    return {"task": "predict", "settings": {}, "input": str(job.output), "number": number}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -338,10 +342,10 @@ def _detail(app: App, view: View, request: gr.Request) -> Html:
     if len(view.compared) == 1:
         parts.append(notice(word("library.choose_another")))
     if len(view.compared) == 2:
-        pair = [app.own(number, request) for number in view.compared]
-        sides = [tag("figure", tag("figcaption", tag("bdi", job.title)), clip(app, job)) for job in pair]
-        head = tag("div", tag("h2", word("library.compare")), _close(), class_="vd-head")
-        parts.append(tag("section", head, tag("div", *sides, class_="vd-pair"), class_="vd-detail"))
+        left, right = (app.own(number, request) for number in view.compared)
+        names = [tag("bdi", f"{job.title} ({job.id})") for job in (left, right)]
+        head = tag("div", tag("h2", names[0], " | ", names[1]), _close(), class_="vd-head")
+        parts.append(tag("section", head, _pair(app, left, right), class_="vd-detail"))
     if view.shown is not None:
         parts.append(_whole(app, app.own(view.shown, request)))
     return join(*parts)
@@ -359,6 +363,27 @@ def clip(app: App, job: Job) -> Html | None:
     if job.output.suffix in (".gif", ".png", ".webp"):
         return tag("img", src=address, alt=job.title, class_="vd-clip")
     return tag("video", src=address, controls=True, loop=True, muted=True, playsinline=True, class_="vd-clip")
+
+
+def _pair(app: App, left: Job, right: Job) -> Html:
+    """Two results under one player, which shows them side by side, under a slider, or their difference."""
+    films = [job.output for job in (left, right)]
+    if not all(film is not None and film.is_file() for film in films):
+        return notice(word("library.file_gone"), kind="error")
+    try:
+        return _drawn(app, *((film, film.stat().st_mtime_ns) for film in films if film))
+    except UserError as error:
+        return notice(str(error), kind="error")
+
+
+@lru_cache(maxsize=100)
+def _drawn(app: App, left: tuple[Path, int], right: tuple[Path, int]) -> Html:
+    before, after = (player.playable(film, app.store.cache, trusted=True) for film, _ in (left, right))
+    info = video.probe(after, trusted=True)
+    view = player.View(
+        after, float(info.fps), info.num_frames or 1, info.width, info.height, before=Path(app.shown(before))
+    )
+    return player.draw(view, app.shown(after))
 
 
 @lru_cache(maxsize=1000)
@@ -384,7 +409,8 @@ def _whole(app: App, job: Job) -> Html:
         (word("library.checkpoint_digest"), job.digest),
         (word("library.file"), tag("code", str(where)) if not app.public else where.name),
     ]
-    settings = json.dumps(job.settings, indent=1, ensure_ascii=False)
+    given = {name: value for name, value in job.settings.items() if value is not None}
+    settings = json.dumps(given, indent=1, ensure_ascii=False)
     return tag(
         "section",
         tag("div", tag("h2", tag("bdi", job.title)), cards.state(job), _close(), class_="vd-head"),

@@ -42,9 +42,7 @@ def build(app: App) -> None:
             preset = gr.Dropdown(list(PRESETS), value="motion", label=_("train.preset"), elem_id="vd-train-preset")
             about = panel("vd-train-about", _about("motion"))
             with gr.Row():
-                minutes = gr.Number(
-                    None, label=_("train.minutes"), minimum=0, min_width=120, elem_id="vd-train-minutes"
-                )
+                minutes = gr.Number(0, label=_("train.minutes"), minimum=0, min_width=120, elem_id="vd-train-minutes")
                 steps = gr.Number(
                     2000, label=_("train.steps"), minimum=1, precision=0, min_width=120, elem_id="vd-train-steps"
                 )
