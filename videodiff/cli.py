@@ -25,10 +25,12 @@ from videodiff.errors import MissingExtra, UserError
 from videodiff.events import Event, Note, Saved, as_json
 from videodiff.events import Metric as MetricEvent
 from videodiff.events import Progress as ProgressEvent
-from videodiff.settings import REQUESTS, Settings, Task, Train, load, validate
+from videodiff.settings import REQUESTS, Demo, Settings, Task, Train, load, validate
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+    from videodiff.jobs import Job, Store
 
 STOPPED = 130
 POSITIONAL = {"input", "data"}
@@ -50,6 +52,11 @@ def build() -> App:
     app.command(list_, name="list")
     app.command(doctor)
     app.command(ui)
+    queue = App(name="queue", help="List the jobs of the queue, steer them, and run them; --background adds to it.")
+    queue.default(queue_list)
+    for command in (queue_cancel, queue_pause, queue_resume, queue_run):
+        queue.command(command, name=command.__name__.removeprefix("queue_"))
+    app.command(queue)
     return app
 
 
@@ -78,7 +85,8 @@ def _command(name: str, kind: type[Settings]) -> Callable[..., None]:
             )
         )
     extra = TRAIN_EXTRA if kind is Train else TASK_EXTRA if issubclass(kind, Task) else {}
-    for field, (annotation, about_extra) in {**extra, **COMMON}.items():
+    common = COMMON if kind is Demo else {**COMMON, **QUEUED}
+    for field, (annotation, about_extra) in {**extra, **common}.items():
         signature.append(
             inspect.Parameter(
                 field,
@@ -104,6 +112,12 @@ COMMON: dict[str, tuple[Any, str]] = {
     "from_": (Path | None, "Take all settings from a JSON file or from a former result (its metadata)."),
     "json": (bool, "Print events as JSON lines."),
     "dry_run": (bool, "Say what would be done and what it would cost; write nothing."),
+}
+QUEUED: dict[str, tuple[Any, str]] = {
+    "background": (
+        bool,
+        "Add a job to the queue instead, which is run by a process of its own; see `videodiff queue`.",
+    ),
 }
 TASK_EXTRA: dict[str, tuple[Any, str]] = {
     "preset": (str | None, "draft, fine or likely; see `videodiff list presets`."),
@@ -138,6 +152,7 @@ def _converter(about: "FieldInfo") -> Callable[..., str] | None:
 def perform(kind: type[Settings], given: dict[str, Any]) -> None:
     """Run one request and print its events."""
     source, as_lines, dry = given.pop("from_", None), given.pop("json", False), given.pop("dry_run", False)
+    background = given.pop("background", False)
     values = {**(_former(source, kind) if source else {}), **_preset(kind, given.pop("preset", None)), **given}
     if kind is Train:
         rows = values.get("data") or DATA
@@ -145,6 +160,9 @@ def perform(kind: type[Settings], given: dict[str, Any]) -> None:
             rows = [_data_row(row) if isinstance(row, str) else row for row in rows]
         values["data"] = rows
     settings = validate(kind, values, where=str(kind.model_fields["kind"].default))
+    if background and not dry:
+        _queue(settings, as_lines)
+        return
     from videodiff import service
 
     printer = print_lines if as_lines else print_pretty
@@ -227,6 +245,107 @@ def print_pretty(events: Iterator[Event]) -> None:
                 console.print(f"{event.name} {event.step}: {figures}", soft_wrap=True, markup=False)
             elif isinstance(event, Note):
                 console.print(f"note: {event.text}", soft_wrap=True, markup=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The queue
+
+
+def _queue(settings: Settings, as_lines: bool) -> None:
+    """Add a job, and see to it that somebody does it."""
+    from videodiff.supervisor import detach
+
+    store = _store()
+    job = store.add(settings)
+    paused = store.paused()
+    if not paused:
+        detach(store)
+    if as_lines:
+        print(json.dumps({"event": "job", "id": job.id, "folder": str(job.folder), "paused": paused}))
+        return
+    print(f"job {job.id}")
+    print(f"videodiff: `videodiff queue` shows it; its results go to {job.folder}", file=sys.stderr)
+    if paused:
+        print(f"videodiff: the queue is paused: {paused}; let it go on with `videodiff queue resume`", file=sys.stderr)
+
+
+def _store() -> "Store":
+    from videodiff.jobs import Store, data_folder
+
+    return Store(data_folder())
+
+
+def queue_list(*, limit: int = 20, json: bool = False) -> None:
+    """List the running and waiting jobs, then the last others.
+
+    Parameters
+    ----------
+    limit
+        Jobs to list.
+    """
+    store = _store()
+    queue = store.queue()
+    seen = {job.id for job in queue}
+    jobs = [*queue, *(job for job in store.list(limit=limit) if job.id not in seen)][:limit]
+    rows = {
+        str(job.id): {"state": job.state, "kind": job.kind, "title": job.title, "about": _about(job)} for job in jobs
+    }
+    paused = store.paused()
+    if json:
+        _show({"paused": paused, "jobs": rows}, True)
+        return
+    for id, row in rows.items():
+        print(f"{id:>4}  {row['state']:<9}  {row['kind']:<11}  {row['title']}  {row['about']}".rstrip())
+    if paused:
+        print(f"paused: {paused}; let it go on with `videodiff queue resume`")
+
+
+def _about(job: "Job") -> str:
+    """What is worth saying of a job in one line: how far it is, what went wrong, or what it made."""
+    if job.state == "running":
+        left = "" if job.eta is None else f", {job.eta:.0f} s left"
+        return f"{job.what} {job.done}/{job.total}{left}" if job.total else "begins"
+    return job.error or str(job.output or "")
+
+
+def queue_cancel(id: int) -> None:
+    """Stop a job, whether it waits or runs; what is not complete goes."""
+    _store().cancel(id)
+
+
+def queue_pause(id: int | None = None) -> None:
+    """Pause a job, which keeps what is finished of it; without a number, begin no other job."""
+    store = _store()
+    if id is None:
+        store.pause("by `videodiff queue pause`")
+    else:
+        store.pause_job(id)
+
+
+def queue_resume(id: int | None = None) -> None:
+    """Let a paused or failed job wait for its turn again; without a number, let the queue go on."""
+    from videodiff.supervisor import detach
+
+    store = _store()
+    if id is None:
+        store.resume()
+    else:
+        store.resume_job(id)
+    if store.queue() and not store.paused():
+        detach(store)
+
+
+def queue_run(*, device: str = "auto") -> None:
+    """Do all jobs that wait, and say what becomes of them. Ctrl+C puts the running one back.
+
+    Parameters
+    ----------
+    device
+        auto, cpu, cuda, cuda:0, mps: where the jobs run.
+    """
+    from videodiff.supervisor import run_until_empty
+
+    run_until_empty(_store(), device, lambda text: print(text, flush=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """Small files, written whole or not at all; and files as locks between processes."""
 
+import errno
 import os
 import sys
 from pathlib import Path
 from typing import BinaryIO
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a disk is full."""
 
 
 def replace_file(path: Path, data: bytes) -> None:

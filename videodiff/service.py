@@ -1,6 +1,5 @@
 """The one door of the command and the app: `run(settings)` does what a request says and yields its events."""
 
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from videodiff.datasets.moving_layers import MovingLayers
 from videodiff.denoiser import Cancelled
 from videodiff.errors import OutOfResources, UserError
 from videodiff.events import Event, Note, Saved
-from videodiff.files import replace_file
+from videodiff.files import FULL, replace_file
 from videodiff.noise import NoiseSource
 from videodiff.pipeline import (
     Model,
@@ -86,7 +85,7 @@ def run(
             raise OutOfResources(OUT_OF_MEMORY) from error
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             raise OutOfResources("the disk is full; free some space and try again") from error
         raise
 

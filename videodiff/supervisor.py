@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import videodiff
-from videodiff.errors import OutOfResources
+from videodiff.errors import OutOfResources, UserError
 from videodiff.files import hold
-from videodiff.jobs import RUNNING, WAITING, Store
+from videodiff.jobs import RUNNING, WAITING, Job, Store
 
 LOOK_SECONDS = 0.25
 GRACE_SECONDS = 10.0
@@ -96,21 +97,10 @@ class Supervisor:
                 self.trouble = str(error)
 
     def _begin(self) -> subprocess.Popen:
-        """A worker in a session of its own, so that neither our end nor a Ctrl+C for us ends it."""
-        root = str(Path(videodiff.__file__).resolve().parents[1])
-        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         fresh = not self._log.exists() or self._log.stat().st_size > MAX_LOG_BYTES
-        command = [sys.executable, "-P", "-m", "videodiff.worker", "--data", str(self.store.folder)]
+        given = ["--data", str(self.store.folder), "--device", self.device, "--idle", str(self.idle)]
         with open(self._log, "wb" if fresh else "ab") as log:
-            return subprocess.Popen(
-                [*command, "--device", self.device, "--idle", str(self.idle)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.store.folder,
-                env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,
-            )
+            return _apart(["-m", "videodiff.worker", *given], log, {}, self.store)
 
     def _feel_pulse(self) -> None:
         """End a worker whose job gave no sign of life for longer than it said was usual.
@@ -137,6 +127,76 @@ class Supervisor:
             return None
         found = self.store.worker(self.device)
         return None if found is None else found[0]
+
+
+def run_until_empty(store: Store, device: str = "auto", told: Callable[[str], None] = lambda _: None) -> None:
+    """Watch until no job waits or runs; `told` hears what becomes of each. UserError where the queue is paused.
+
+    One process at a time does this for a folder: another finds it done for it. Left early, by an interruption, it ends
+    the worker, which puts its job back.
+    """
+    while store.queue():
+        lock = hold(store.folder / "queue-run.lock")
+        if lock is None:
+            told("another process runs this queue already")
+            return
+        with lock:
+            _until_empty(store, device, told)
+        if why := store.paused():
+            raise UserError(f"the queue is paused: {why}; let it go on with `videodiff queue resume`")
+        # Whoever adds a job and finds the lock held counts on this look after it is let go.
+
+
+def _until_empty(store: Store, device: str, told: Callable[[str], None]) -> None:
+    watching = Supervisor(store, device, idle=2.0)
+    watching.start()
+    states: dict[int, str] = {}
+    try:
+        while queue := store.queue():
+            for id in {*states, *(job.id for job in queue)}:
+                job = store.get(id)
+                if states.get(id, WAITING) != job.state:
+                    told(_line(job))
+                states[id] = job.state
+            if store.paused() and all(job.state == WAITING for job in queue):
+                break
+            time.sleep(LOOK_SECONDS)
+        for id, state in states.items():
+            job = store.get(id)
+            if job.state != state:
+                told(_line(job))
+    except BaseException:
+        watching.stop(kill=True)
+        raise
+    watching.stop()
+
+
+def _line(job: Job) -> str:
+    about = job.error or str(job.output or "")
+    return f"job {job.id} {job.state}" + (f": {about}" if about else "")
+
+
+def detach(store: Store, device: str = "auto") -> None:
+    """Let `videodiff queue run` go on in a process of its own, unless one does already."""
+    with open(store.folder / "queue.log", "ab") as log:
+        _apart(
+            ["-m", "videodiff", "queue", "run", "--device", device], log, {"VIDEODIFF_DATA": str(store.folder)}, store
+        )
+
+
+def _apart(arguments: list[str], log: BinaryIO, environment: dict[str, str], store: Store) -> subprocess.Popen:
+    """A Python process in a session of its own, so that neither our end nor a Ctrl+C for us ends it."""
+    root = str(Path(videodiff.__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-P", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd=store.folder,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        start_new_session=True,
+    )
 
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows knows one way to end a process

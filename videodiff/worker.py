@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from videodiff.errors import OutOfResources, UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
-from videodiff.files import hold, replace_file
+from videodiff.files import FULL, hold, replace_file
 from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, WAITING, Job, Store
 from videodiff.settings import Evaluate, Sampling, Settings, Task
 
@@ -72,6 +72,8 @@ def serve(store: Store, device: str, idle: float, stopping: threading.Event) -> 
     store.sweep()
     store.introduce(device, os.getpid())
     keeper = Keeper(lambda name: store.introduce(device, os.getpid(), name))
+    from videodiff import service  # noqa: F401 - its seconds of loading are not those of the first job
+
     free_since = time.monotonic()
     while not stopping.is_set():
         job = next_job(store, device)
@@ -253,6 +255,9 @@ def perform(store: Store, job: Job, device: str, stopping: threading.Event, keep
     except UserError as error:
         _fail(store, job, watch, str(error), error.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # the log's or the thumbnail's; others are told above
+            _fail(store, job, watch, "the disk is full; free some space and try again", OutOfResources.exit_code)
+            return
         text = f"this is a bug of ours ({type(error).__name__}: {error}); please report it with {job.log}"
         _fail(store, job, watch, text, 1, traceback.format_exc())
     else:
