@@ -66,7 +66,7 @@ def _live(app: App) -> Html:
     if worker:
         rows += [
             (word("system.worker"), word("system.worker_is", pid=worker["pid"], device=worker["device"])),
-            (word("system.worker_model"), str(worker["model"] or "–")),
+            (word("system.worker_model"), str(worker["model"] or "-")),
             (word("system.worker_memory"), size(worker["memory"])),
         ]
         if worker["since"]:
@@ -106,6 +106,6 @@ def _grouped(values: dict[str, Any]) -> Html:
 def size(bytes_: int | None, step: float = 1e6) -> str:
     """Bytes for a reader, rounded to `step`; a dash where they are not known."""
     if bytes_ is None:
-        return "–"
+        return "-"
     rounded = round(bytes_ / step) * step
     return f"{rounded / 1e9:.1f} GB" if rounded >= 1e9 else f"{rounded / 1e6:.0f} MB"
