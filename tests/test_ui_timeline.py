@@ -76,8 +76,8 @@ def test_ranges_are_written_short() -> None:
 
 
 def test_the_strip_says_which_frames_are_wanted() -> None:
-    strip = draw([b"x"] * 4, Marks(4, (1, 2)), "vd-marks")
+    strip = draw([b"x"] * 4, Marks(4, (1, 2)))
     assert strip.count('aria-pressed="true"') == 2
     assert strip.count("vd-cell") == 4
-    assert draw([b"x"] * 4, Marks(4, after=30), "vd-marks").count("vd-slot") == 12
-    assert "+30" in draw([b"x"] * 4, Marks(4, after=30), "vd-marks")
+    assert draw([b"x"] * 4, Marks(4, after=30)).count("vd-slot") == 12
+    assert "+30" in draw([b"x"] * 4, Marks(4, after=30))

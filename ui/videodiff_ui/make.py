@@ -90,8 +90,7 @@ class Page:
         self.camera = gr.Video(sources=["webcam"], label=_("make.camera"), visible=False, elem_id=f"{name}-camera")
         self.facts = gr.HTML(timeline.empty(), elem_id=f"{name}-facts", padding=False, apply_default_css=False)
         self.use = gr.Button(_("make.use_settings"), size="sm", visible=False, elem_id=f"{name}-use")
-        self.strip = gr.HTML("", elem_id=f"{name}-timeline", padding=False, apply_default_css=False)
-        self.marks = gr.Textbox(elem_id=f"{name}-marks", elem_classes="vd-hidden", container=False)
+        self.strip = timeline.component(f"{name}-timeline")
         self.presets: dict[str, gr.Button] = {}
         if self.name == "make":
             with gr.Row(elem_classes="vd-presets"):
@@ -220,12 +219,12 @@ class Page:
         controls = self.form.controls
         reading = [controls[name] for name in intake.READING if name in controls]
         everything = {
-            self.taken, self.keyframes, self.task, self.marks, self.variants, self.container, *self.form.components,
+            self.taken, self.keyframes, self.task, self.variants, self.container, *self.form.components,
             *self.files.values(),
         }  # fmt: skip
         if self.mask_box is not None:
             everything |= {self.editor, self.mask_frame, self.grow, self.feather, self.mask_file}
-        clip_outputs = [self.taken, self.facts, self.use, self.strip, self.marks, self.asked]
+        clip_outputs = [self.taken, self.facts, self.use, self.strip, self.asked]
         if self.mask_box is not None:
             clip_outputs += [self.keyframes, self.mask_frame, self.editor, self.mask_facts]
         self.clip_outputs = clip_outputs
@@ -242,15 +241,15 @@ class Page:
         if self.mask_box is not None:
             fields.append(self.mask_box)
         self.use.click(told(self.use_former), everything, [*fields, self.use], **QUIET)
-        self.task.input(told(self.chose_task), everything, [*fields, self.strip, self.marks, self.asked], **QUIET)
+        self.task.input(told(self.chose_task), everything, [*fields, self.strip, self.asked], **QUIET)
         self.quality.input(told(self.chose_quality), {self.quality, self.task}, self.form.components, **QUIET)
-        self.marks.input(told(self.marked), everything, [*fields, self.asked], **QUIET)
+        self.strip.input(told(self.marked), everything, [*fields, self.asked], **QUIET)
         for name, button in self.presets.items():
-            button.click(told(self.preset(name)), everything, [*fields, self.strip, self.marks, self.asked], **QUIET)
+            button.click(told(self.preset(name)), everything, [*fields, self.strip, self.asked], **QUIET)
         for name in ("frames", "direction", "factor", "slow", "missing"):
             if self.name == "make":
                 controls[name].input(
-                    self.redrawn, everything, [self.strip, self.marks, self.asked], trigger_mode="always_last", **QUIET
+                    self.redrawn, everything, [self.strip, self.asked], trigger_mode="always_last", **QUIET
                 )
         gr.on(
             [one.change for one in (self.task, self.taken, *self.form.components)],
@@ -323,7 +322,6 @@ class Page:
             self.facts: timeline.empty(),
             self.use: gr.update(visible=False),
             self.strip: "",
-            self.marks: "",
             self.asked: "",
         }
         if self.mask_box is not None:
@@ -361,9 +359,9 @@ class Page:
 
     def _strip(self, taken: intake.Taken | None, marks: timeline.Marks) -> dict[Any, Any]:
         if taken is None:
-            return {self.strip: "", self.marks: "", self.asked: ""}
-        strip = timeline.draw(taken.thumbnails, marks, f"{self.id}-marks", locked=self.name != "make")
-        return {self.strip: strip, self.marks: marks.as_json(), self.asked: self._says(marks)}
+            return {self.strip: "", self.asked: ""}
+        strip = timeline.draw(taken.thumbnails, marks, locked=self.name != "make")
+        return {self.strip: strip, self.asked: self._says(marks)}
 
     def _says(self, marks: timeline.Marks) -> Html:
         """What the marks ask for, or why they cannot be asked for."""
@@ -410,12 +408,12 @@ class Page:
         updates = self.form.with_preset(data[self.task], data[self.quality])
         return dict(zip(self.form.components, updates, strict=True))
 
-    def marked(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+    def marked(self, data: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:
         """Frames were marked by hand: the request they amount to."""
         taken = data[self.taken]
         if taken is None:
             return {self.asked: ""}
-        return self._asking(timeline.parse(data[self.marks], taken.frames), data)
+        return self._asking(timeline.parse(str(event.marks), taken.frames), data)
 
     def preset(self, name: str) -> Callable[[Mapping[Any, Any]], dict[Any, Any]]:
         """The handler of a preset's button."""

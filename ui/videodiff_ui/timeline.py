@@ -2,14 +2,17 @@
 
 Marks say what is wanted of a clip of n frames: some of its own frames, frames before it, after it, between its frames,
 or after it back to its beginning. `request_of` is the only translation; what no task can do in one go is refused with
-the next step. static/timeline.js marks cells and writes `Marks.as_json` into a hidden text box.
+the next step. static/timeline.js marks cells and says `Marks.as_json` to the
+input event of the component.
 """
 
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import gradio as gr
 
 from videodiff.errors import UserError
 from videodiff.planner import parse_ranges
@@ -39,7 +42,7 @@ class Marks:
     loop: bool = False
 
     def as_json(self) -> str:
-        """For the hidden text box."""
+        """For the browser, which sends it back changed."""
         return json.dumps(asdict(self))
 
 
@@ -133,14 +136,19 @@ def cells(frames: int, most: int = MOST_CELLS) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
+def component(elem_id: str) -> gr.HTML:
+    """The place of a strip; its input event brings `event.marks`."""
+    heard = "element.addEventListener('vd-marked', (event) => trigger('input', {marks: event.detail}));"
+    return gr.HTML(Html(""), elem_id=elem_id, js_on_load=heard, padding=False, apply_default_css=False)
+
+
 def draw(
     thumbnails: Sequence[bytes],
     marks: Marks,
-    target: str,
     locked: bool = False,
     label: Callable[[int], str] = str,
 ) -> Html:
-    """The strip. thumbnails: a JPEG for each of `cells(marks.frames)`; target: id of the hidden text box."""
+    """The strip. thumbnails: a JPEG for each of `cells(marks.frames)`; locked: nothing can be marked."""
     wanted, spans = set(marks.wanted), cells(marks.frames)
     shown = []
     for number, ((first, stop), jpeg) in enumerate(zip(spans, thumbnails, strict=True)):
@@ -166,7 +174,6 @@ def draw(
         "div",
         tag("div", join(*_slots(marks.before), *shown, *_slots(marks.after), back), class_="vd-strip", role="group"),
         class_="vd-timeline" + (" vd-locked" if locked else ""),
-        data_target=target,
         data_marks=marks.as_json(),
     )
 
@@ -183,8 +190,3 @@ def _slots(number: int) -> list[Html]:
         tag("span", f"+{number}" if k == drawn - 1 else None, class_="vd-slot", aria_hidden="true")
         for k in range(drawn)
     ]
-
-
-def with_wanted(marks: Marks, wanted: Iterable[int]) -> Marks:
-    """Marks with these frames wanted, and nothing else: marking by hand leaves the presets."""
-    return replace(marks, wanted=tuple(sorted(wanted)), before=0, after=0, factor=1, slow=False, loop=False)

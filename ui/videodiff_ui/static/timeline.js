@@ -1,4 +1,4 @@
-// The strip of frames: click, drag or keys mark frames as wanted; the marks go into a hidden text box as JSON.
+// The strip of frames: click, drag or keys mark frames as wanted; the marks go to Python as JSON.
 // Cells are found by their classes each time, because Gradio may draw the strip anew at any moment.
 "use strict";
 
@@ -25,7 +25,7 @@
     const next = { frames: marks.frames, wanted, before: 0, after: 0, factor: 1, slow: false, loop: false };
     strip.dataset.marks = JSON.stringify(next);
     strip.querySelectorAll(".vd-slot, .vd-between").forEach((slot) => slot.remove());
-    videodiff.send(strip.dataset.target, JSON.stringify(next));
+    strip.dispatchEvent(new CustomEvent("vd-marked", { bubbles: true, detail: strip.dataset.marks }));
   };
 
   const paint = (strip, from, to, on, before) => {
