@@ -91,7 +91,7 @@ def build(store: Store, jobs: Jobs, options: Options) -> "gr.Blocks":
     from videodiff_ui.words import _
 
     with gr.Blocks(title="videodiff", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as blocks:
-        gr.HTML(_header(html, options.public), elem_id="vd-header", padding=False)
+        gr.HTML(_header(html, options.public), elem_id="vd-header", padding=False, apply_default_css=False)
         inbox = gr.State(None)
         tick = gr.Timer(0.7)
         with gr.Tabs(elem_id="vd-tabs") as tabs:
@@ -116,10 +116,12 @@ def _header(html: Any, public: bool) -> str:
             "button", sign, type="button", class_="vd-switch", id=f"vd-{what}", data_title=f"switch_{what}_label"
         )
 
-    return html.join(
+    return html.tag(
+        "header",
         html.tag("span", "videodiff", class_="vd-name"),
         html.tag("span", html.word("public_note"), class_="vd-note") if public else None,
         html.tag("span", switch("language", "A/가"), switch("theme", "◐"), class_="vd-switches"),
+        class_="vd-header",
     )
 
 
