@@ -9,6 +9,7 @@ Without a Space around it this is `videodiff ui --no-open`.
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,4 +50,5 @@ def runner() -> Runner:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()
