@@ -166,7 +166,6 @@ class Store:
                 self.folder / "jobs.sqlite", timeout=30, isolation_level=None, check_same_thread=False
             )
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
             with self._changing() as db:
                 (found,) = db.execute("PRAGMA user_version").fetchone()
                 if found == 0:
@@ -442,7 +441,7 @@ class Store:
             "beat": time.time(),
             "patience": patience,
         }
-        with self._changing() as db:
+        with self._changing(durable=False) as db:
             row = db.execute(
                 f"UPDATE job SET {', '.join(f'{name} = ?' for name in values)} "
                 "WHERE id = ? AND state = ? AND pid = ? RETURNING wish",
@@ -504,7 +503,7 @@ class Store:
 
     def introduce(self, device: str, pid: int, model: str = "") -> None:
         """Say which worker serves a device, and which checkpoint it holds."""
-        with self._changing() as db:
+        with self._changing(durable=False) as db:
             db.execute(
                 "INSERT INTO worker VALUES (?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET model = excluded.model, "
                 "since = CASE WHEN pid = excluded.pid THEN since ELSE excluded.since END, pid = excluded.pid",
@@ -561,13 +560,17 @@ class Store:
             self._db.execute("DELETE FROM preview WHERE job = ?", (id,))
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction; one inside another is part of it. A disk that is full is told as such, nothing changed."""
+    def _changing(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction; one inside another is part of it. A disk that is full is told as such, nothing changed.
+
+        A loss of power may take back what is not `durable`, which spares waiting for the disk; a kill never does.
+        """
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
                 return
             try:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db

@@ -1,0 +1,109 @@
+"""What the queue costs: a job through a warm worker against the bare library, and how soon a cancel is obeyed.
+
+python benchmarks/app.py [--checkpoint motion] [--size 64] [--frames 40] [--rounds 7] [--cancels 20]
+
+Bare runs and jobs alternate, with one thread each, and the ratios are those of their medians. `job` counts from the
+claim to the end, previews, journal, thumbnail and table included; `asked` from the request to the end, as a user sees
+it; `job cpu` the time of the processor, which other work on the machine disturbs less.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from videodiff import service
+from videodiff.events import Progress
+from videodiff.jobs import CANCELLED, DONE, FAILED, RUNNING, Store
+from videodiff.settings import Generate
+from videodiff.supervisor import Supervisor
+from videodiff.worker import Keeper
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="motion")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cancels", type=int, default=20)
+    given = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "data")
+        watching = Supervisor(store, "cpu")
+        watching.start()
+        try:
+            measure(store, watching, given, Path(folder))
+        finally:
+            watching.stop(kill=True)
+
+
+def measure(store: Store, watching: Supervisor, given: argparse.Namespace, folder: Path) -> None:
+    request = Generate(
+        checkpoint=given.checkpoint,
+        seed=0,
+        width=given.size,
+        height=given.size,
+        frames=given.frames,
+        threads=1,
+        device="cpu",
+    )
+    keeper = Keeper(lambda _: None)
+    bare, bare_cpu, job, job_cpu, asked, evaluations = [], [], [], [], [], 0
+    for number in range(given.rounds + 1):
+        began, cpu = time.perf_counter(), time.thread_time()
+        plain = request.model_copy(update={"output": folder / f"{number}.mp4"})
+        for event in service.run(plain, opened=keeper):
+            evaluations = event.total if isinstance(event, Progress) else evaluations
+        bare.append(time.perf_counter() - began)
+        bare_cpu.append(time.thread_time() - cpu)
+        pid = watching.worker_state().get("pid")
+        began, cpu = time.perf_counter(), cpu_seconds(pid)
+        done = wait(store, store.add(request).id, DONE)
+        asked.append(time.perf_counter() - began)
+        assert done.started is not None
+        assert done.finished is not None
+        job.append(done.finished - done.started)
+        job_cpu.append(cpu_seconds(pid) - cpu)
+    middle, middle_cpu = (statistics.median(times[1:]) for times in (bare, bare_cpu))  # the first ones load
+    print(f"bare    {middle:8.3f} s   {middle_cpu:.3f} s of the processor")
+    for name, times, base in (("job", job, middle), ("job cpu", job_cpu, middle_cpu), ("asked", asked, middle)):
+        print(f"{name:7} {statistics.median(times[1:]):8.3f} s   {statistics.median(times[1:]) / base:.3f} of bare")
+
+    late = []
+    for number in range(given.cancels):
+        long = store.add(request.model_copy(update={"frames": 5000, "seed": number}))
+        wait(store, long.id, RUNNING, done=1 + number % 4)
+        began = time.perf_counter()
+        store.cancel(long.id)
+        wait(store, long.id, CANCELLED)
+        late.append(time.perf_counter() - began)
+    print(f"an evaluation          {middle / evaluations:8.3f} s")
+    print(f"cancel, 95 % within    {np.percentile(late, 95):8.3f} s   median {statistics.median(late):.3f} s")
+    print(f"memory of the worker   {(watching.worker_state()['memory'] or 0) / 1e6:8.0f} MB")
+
+
+def wait(store: Store, id: int, state: str, done: int = 0):
+    """The job once it is in a state, with at least so much of it done."""
+    while (job := store.get(id)).state != state or job.done < done:
+        assert job.state != FAILED, job.error
+        time.sleep(0.01)
+    return job
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """Seconds of the processor that a process has taken: of use where a machine is shared. 0 where nobody says."""
+    table = Path(f"/proc/{pid}/stat")
+    if pid is None or not table.exists():
+        return 0.0
+    user, system = table.read_text().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()
