@@ -65,7 +65,8 @@ def check(settings: Settings, folders: tuple[Path, ...]) -> None:
             raise UserError("on a shared machine only clips that were put in can be read; upload the clip")
         if path.is_dir():
             raise UserError("on a shared machine one clip is done at a time; upload a clip, not a folder")
-    limits = {"steps": MOST_STEPS, "frames": MOST_FRAMES, "size": MOST_SIDE, "average": 4, "repaint_times": 4}
+    limits = {"steps": MOST_STEPS, "frames": MOST_FRAMES, "average": 4, "repaint_times": 10}
+    limits |= dict.fromkeys(("size", "width", "height"), MOST_SIDE)
     for name, most in limits.items():
         given = getattr(settings, name, None)
         if isinstance(given, int) and given > most:
