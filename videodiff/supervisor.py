@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import videodiff
-from videodiff.errors import OutOfResources, UserError
+from videodiff.errors import UserError
 from videodiff.files import hold
 from videodiff.jobs import RUNNING, WAITING, Job, Store
 
@@ -58,6 +58,7 @@ class Supervisor:
             if self._alive() is not None:
                 _signal(pid, KILL)
         if self._child is not None and kill:
+            self._child.terminate()  # it may not have got as far as its lock
             self._child.wait()
 
     def worker_state(self) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class Supervisor:
             try:
                 self.look()
                 self.trouble = ""
-            except OutOfResources as error:  # the disk of the table is full: the next look may find room
+            except UserError as error:  # the disk of the table is full: the next look may find room
                 self.trouble = str(error)
 
     def _begin(self) -> subprocess.Popen:
