@@ -86,7 +86,7 @@ def build(store: Store, jobs: Jobs, options: Options) -> "gr.Blocks":
     """The app: a tab for each page."""
     import gradio as gr
 
-    from videodiff_ui import evaluate, html, library, make, models, system, train
+    from videodiff_ui import api, evaluate, html, library, make, models, system, train
     from videodiff_ui.context import App
     from videodiff_ui.words import _
 
@@ -106,6 +106,7 @@ def build(store: Store, jobs: Jobs, options: Options) -> "gr.Blocks":
                 for name, page in (("train", train), ("evaluate", evaluate), ("system", system)):
                     with gr.Tab(_(f"tab_{name}"), id=name, elem_id=f"page-{name}"):
                         page.build(app)
+        api.build(app)
     # Events add, change and read rows of a table; the work itself waits in that table, not here.
     return blocks.queue(max_size=64, default_concurrency_limit=8, api_open=False)
 

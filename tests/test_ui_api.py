@@ -1,0 +1,91 @@
+"""Programs get what pages get: the examples of docs/api.md run, and what is not theirs is refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import browser
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from videodiff import video
+from videodiff.settings import TASKS
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a clip, where the examples run."""
+    video.write(tmp_path / "clip.mp4", np.zeros((8, 64, 64, 3), np.uint8), fps=8)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def client(app: Any, tmp_path: Path) -> Client:
+    """A program."""
+    return Client(app.url, verbose=False, download_files=tmp_path)
+
+
+def test_the_examples_run(app: Any, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As they stand, at the address of this app; the result is on the program's disk and can be read."""
+    text = (browser.ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    for number, block in enumerate(blocks):
+        exec(compile(block.replace("http://127.0.0.1:7860", app.url), "docs/api.md", "exec"), names)
+        job = names["job"]
+        assert job["state"] == "done", job["error"]
+        clip = Path(job["clip"] if isinstance(job["clip"], str) else job["clip"]["path"])
+        assert video.read(clip, trusted=True).frames.shape[0] > (8 if number else 0)
+    assert "done" in capsys.readouterr().out
+
+
+def test_the_document_names_every_endpoint(client: Client) -> None:
+    """No more and no less than the app has."""
+    text = (
+        (browser.ROOT / "docs" / "api.md")
+        .read_text(encoding="utf-8")
+        .split("## The endpoints")[1]
+        .split("*Settings*")[0]
+    )
+    first = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    named = {f"/{name}" for cell in first for name in re.findall(r"`(\w+)`", cell)}
+    there = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert named == set(there)
+    assert {f"/{task}" for task in TASKS} <= named
+
+
+def test_a_request_that_cannot_be_done_says_why(client: Client) -> None:
+    """In the words of the command, without a trace."""
+    with pytest.raises(AppError, match="steps"):
+        client.predict({"frames": 2, "steps": 0}, api_name="/generate")
+    with pytest.raises(AppError, match="there is no job 99999"):
+        client.predict(99999, api_name="/job")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:1/x.mp4", "../../../../etc/passwd"])
+def test_only_uploads_are_read_as_files(client: Client, path: str) -> None:
+    """A file of the machine or an address given as an upload is refused."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(AppError):
+        client.predict({"input": file}, api_name="/predict")
+
+
+def test_a_waiting_job_is_cancelled(app: Any, client: Client, desk: Path) -> None:
+    """And is listed as such."""
+    app.store.pause("by a test")
+    try:
+        job = client.predict({"input": handle_file("clip.mp4"), "steps": 1}, api_name="/predict")
+        assert job["state"] == "waiting"
+        assert client.predict(job["id"], api_name="/cancel")["state"] == "cancelled"
+        assert client.predict("", 1, api_name="/jobs")[0]["id"] == job["id"]
+    finally:
+        app.store.resume()
+
+
+def test_events_of_pages_are_private(client: Client) -> None:
+    """Nothing a page does by itself can be called by name."""
+    there = client.view_api(return_format="dict", print_info=False)
+    assert not there["unnamed_endpoints"]
