@@ -226,7 +226,7 @@ class Page:
             everything |= {self.editor, self.mask_frame, self.grow, self.feather, self.mask_file}
         clip_outputs = [self.taken, self.facts, self.use, self.strip, self.asked]
         if self.mask_box is not None:
-            clip_outputs += [self.keyframes, self.mask_frame, self.editor, self.mask_facts]
+            clip_outputs += [self.keyframes, self.mask_frame, self.mask_box, self.mask_facts]
         self.clip_outputs = clip_outputs
 
         self.input.upload(told(self.uploaded), {self.input, *everything}, clip_outputs, **PRIVATE)
@@ -288,7 +288,10 @@ class Page:
             button.click(told(self.sender(page)), [self.jobs, self.variant], [self.app.inbox, self.app.tabs], **QUIET)
         self.export.click(told(self.exporting), [self.jobs, self.variant, self.form_out], self.exported, **PRIVATE)
         self.app.inbox.change(
-            told(self.received), {self.app.inbox, *everything}, [*clip_outputs, *fields, self.input], **QUIET
+            told(self.received),
+            {self.app.inbox, *everything},
+            [*dict.fromkeys((*clip_outputs, *fields, self.input))],
+            **QUIET,
         )
 
     # --- the clip
@@ -325,7 +328,7 @@ class Page:
             self.asked: "",
         }
         if self.mask_box is not None:
-            updates |= {self.keyframes: {}, self.editor: None, self.mask_facts: "", self.mask_frame: gr.skip()}
+            updates |= {self.keyframes: {}, self.mask_facts: "", self.mask_box: gr.update(open=False)}
         return updates
 
     def reread(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -349,7 +352,7 @@ class Page:
             updates |= {
                 self.keyframes: {},
                 self.mask_frame: gr.update(maximum=max(1, taken.total - 1), value=0),
-                self.editor: masks.overlay(intake.frame(taken, 0), None),
+                self.mask_box: gr.update(open=False),  # the editor is drawn when it is opened: hidden, it cannot be
                 self.mask_facts: "",
             }
         return updates
@@ -670,7 +673,7 @@ class Page:
         }
         data = {**data, **shown, self.task: kind}
         clip = self._with_clip(Path(parcel["input"]), data) if parcel.get("input") else self.cleared()
-        return updates | clip | {self.input: None}
+        return clip | updates | {self.input: None}
 
 
 def build(app: App, page: str = "make") -> None:

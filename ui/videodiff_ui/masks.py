@@ -101,9 +101,10 @@ def painted(editor: dict[str, Any] | None) -> np.ndarray:
 
 def overlay(frame: np.ndarray, mask: np.ndarray | None) -> dict[str, Any]:
     """What an image editor shows: a frame uint8 [h w 3] under its mask, bool [h w], if it has one."""
+    if mask is None or not mask.any():
+        return {"background": frame, "layers": [], "composite": None}
     layer = np.zeros((*frame.shape[:2], 4), np.uint8)
-    if mask is not None:
-        layer[mask] = INK
+    layer[mask] = INK
     return {"background": frame, "layers": [layer], "composite": None}
 
 
