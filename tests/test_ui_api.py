@@ -1,6 +1,8 @@
 """Programs get what pages get: the examples of docs/api.md run, and what is not theirs is refused."""
 
+import json
 import re
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +46,9 @@ def test_the_examples_run(app: Any, desk: Path, capsys: pytest.CaptureFixture[st
 
 def test_the_document_names_every_endpoint(client: Client) -> None:
     """No more and no less than the app has."""
-    text = (
-        (browser.ROOT / "docs" / "api.md")
-        .read_text(encoding="utf-8")
-        .split("## The endpoints")[1]
-        .split("*Settings*")[0]
-    )
-    first = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    text = (browser.ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    table = text.split("## The endpoints")[1].split("*Settings*")[0]
+    first = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     named = {f"/{name}" for cell in first for name in re.findall(r"`(\w+)`", cell)}
     there = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert named == set(there)
@@ -66,11 +64,18 @@ def test_a_request_that_cannot_be_done_says_why(client: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:1/x.mp4", "../../../../etc/passwd"])
-def test_only_uploads_are_read_as_files(client: Client, path: str) -> None:
-    """A file of the machine or an address given as an upload is refused."""
-    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises(AppError):
-        client.predict({"input": file}, api_name="/predict")
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}])
+def test_only_uploads_are_read_as_files(app: Any, path: str, meta: dict[str, Any]) -> None:
+    """A file of the machine or an address given as an upload is refused, and no job is made of it."""
+    before = app.store.list()
+    body = json.dumps({"data": [{"input": {"path": path, **meta}}, False]}).encode()
+    address = f"{app.url}/gradio_api/call/predict"
+    asked = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{address}/{event}") as answer:
+        assert answer.read().startswith(b"event: error")
+    assert app.store.list() == before
 
 
 def test_a_waiting_job_is_cancelled(app: Any, client: Client, desk: Path) -> None:
