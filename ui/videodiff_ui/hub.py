@@ -39,14 +39,14 @@ class Offer:
 
 def look(repository: str) -> Offer:
     """Ask the Hub what a repository holds; nothing is fetched yet."""
-    import httpx
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
 
     if not NAME.fullmatch(repository):
         raise CheckpointError(f"{repository[:80]!r} is no repository; write owner/name")
     try:
         info = HfApi(token=False).model_info(repository, files_metadata=True, timeout=SECONDS)
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, HTTPError) as error:
         raise CheckpointError(_why(repository, error)) from error
     found = {file.rfilename: file.size or 0 for file in info.siblings or () if WANTED.fullmatch(file.rfilename)}
     if "config.json" not in found or not any(name.endswith(".safetensors") for name in found):
@@ -64,21 +64,16 @@ def look(repository: str) -> Offer:
 @contextmanager
 def fetched(offer: Offer, cache: Path) -> Iterator[list[Path]]:
     """The files of an offer in a folder below `cache`, which goes when the block ends."""
-    import httpx
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
 
     if shutil.disk_usage(cache).free < 2 * offer.bytes:
         raise OutOfResources(f"{offer.repository} takes {offer.bytes / 1e9:.1f} GB, twice while it is added; make room")
     with tempfile.TemporaryDirectory(dir=cache, prefix="hub-") as folder:
         try:
-            snapshot_download(
-                offer.repository,
-                revision=offer.revision,
-                allow_patterns=list(offer.files),
-                local_dir=folder,
-                token=False,
-            )
-        except (OSError, httpx.HTTPError) as error:
+            for name in offer.files:
+                hf_hub_download(offer.repository, name, revision=offer.revision, local_dir=folder, token=False)
+        except (OSError, HTTPError) as error:
             raise CheckpointError(_why(offer.repository, error)) from error
         yield [Path(folder, name) for name in offer.files]
 
