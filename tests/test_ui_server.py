@@ -1,5 +1,6 @@
 """The app starts, once for a data folder, where there is room for it; and shows every page quietly."""
 
+import ast
 import json
 import re
 import socket
@@ -213,6 +214,71 @@ def test_both_languages_say_the_same() -> None:
 def test_the_language_asked_for_is_spoken(header: str | None, language: str) -> None:
     """The first of ours that a browser accepts."""
     assert words.language(header) == language
+
+
+UI = Path(words.__file__).parent
+SHOWN = {"label", "info", "placeholder", "submit_btn", "stop_btn"}
+"""What Gradio's components show of their arguments."""
+
+
+def calls() -> list[tuple[str, ast.Call]]:
+    """(file, call) of every call in the app's modules."""
+    found = []
+    for file in sorted(UI.glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        found += [(file.name, node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return found
+
+
+def name_of(call: ast.Call) -> str:
+    """The last part of what is called."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def test_every_key_used_has_its_text() -> None:
+    """Keys that are written out, and for those that are made of parts at least one text that begins so."""
+    keys = words.LOCALES["en"]
+    for file, call in calls():
+        if name_of(call) not in ("_", "word", "text") or not call.args:
+            continue
+        key = call.args[0]
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            assert key.value in keys, f"{file}:{call.lineno} uses {key.value!r}, which no locale has"
+        elif isinstance(key, ast.JoinedStr) and isinstance(key.values[0], ast.Constant):
+            start = str(key.values[0].value)
+            assert any(k.startswith(start) for k in keys), f"{file}:{call.lineno}: no text begins with {start!r}"
+
+
+def test_widgets_use_texts_that_exist() -> None:
+    """`videodiff.word("key")` in static files."""
+    for file in sorted((UI / "static").glob("*.js")):
+        for key in re.findall(r"""videodiff\.word\(\s*["']([\w.]+)["']""", file.read_text(encoding="utf-8")):
+            assert key in words.LOCALES["en"], f"{file.name} uses {key!r}"
+
+
+def test_no_label_is_written_into_a_page() -> None:
+    """What a component shows comes from the locales."""
+    for file, call in calls():
+        shown = [k.value for k in call.keywords if k.arg in SHOWN]
+        if name_of(call) in ("Button", "Tab", "Accordion", "DownloadButton", "UploadButton", "Markdown"):
+            shown += call.args[:1]
+        for value in shown:
+            plain = (
+                isinstance(value, ast.Constant) and isinstance(value.value, str) and re.search(r"[A-Za-z]", value.value)
+            )
+            assert not plain, f"{file}:{call.lineno} shows {ast.unparse(value)} in English alone"
+
+
+def test_markup_is_made_in_one_place() -> None:
+    """No other module writes tags, so nothing it shows is unescaped."""
+    for file in sorted(UI.glob("*.py")):
+        if file.name == "html.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and name_of(node) == "Html":
+                assert all(isinstance(a, ast.Constant) and a.value == "" for a in node.args), (
+                    f"{file.name}:{node.lineno}"
+                )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
