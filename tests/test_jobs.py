@@ -283,11 +283,11 @@ def test_a_disk_nearly_full_or_a_full_cache_is_told(store, monkeypatch):
 
 def test_a_table_that_cannot_grow_keeps_what_it_has(store):
     """At every size at which the disk may be full, a change is there wholly or not at all, and is told as such."""
-    store._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
+    store._table.db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
     told = 0
-    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    (pages,) = store._table.db.execute("PRAGMA page_count").fetchone()
     for more in range(50):
-        store._db.execute(f"PRAGMA max_page_count = {pages + more}")
+        store._table.db.execute(f"PRAGMA max_page_count = {pages + more}")
         before = store.list(limit=10**6)
         try:
             for _ in range(8):
@@ -296,17 +296,17 @@ def test_a_table_that_cannot_grow_keeps_what_it_has(store):
         except OutOfResources:
             told += 1
             assert store.list(limit=10**6) == before
-        assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert store._table.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert told > 5
-    store._db.execute("PRAGMA max_page_count = 1000000")
+    store._table.db.execute("PRAGMA max_page_count = 1000000")
     add(store)
 
 
 def test_a_table_of_another_version_is_refused_untouched(store):
-    store._db.execute("PRAGMA user_version = 99")
+    store._table.db.execute("PRAGMA user_version = 99")
     with pytest.raises(UserError, match="another version"):
         Store(store.folder)
-    assert store._db.execute("PRAGMA user_version").fetchone() == (99,)
+    assert store._table.db.execute("PRAGMA user_version").fetchone() == (99,)
 
 
 def test_a_file_that_is_no_table_is_told(tmp_path):

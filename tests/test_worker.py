@@ -338,7 +338,7 @@ def test_a_disk_full_at_any_byte_fails_the_job_alone(store, request_, monkeypatc
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     keeper = Keeper(lambda _: None)
     stopping = threading.Event()
-    store._db.execute("PRAGMA wal_autocheckpoint = 5")  # the table's own file grows too
+    store._table.db.execute("PRAGMA wal_autocheckpoint = 5")  # the table's own file grows too
     told = 0
 
     def room(*_):
@@ -365,7 +365,7 @@ def test_a_disk_full_at_any_byte_fails_the_job_alone(store, request_, monkeypatc
             after = store.get(job.id)
         assert after.state == DONE, after.error
         assert len(video.read(after.output, trusted=True).frames) == 12
-        assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert store._table.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert told > 10
 
 
@@ -393,7 +393,7 @@ def test_a_small_disk_that_fills_up(tmp_path, request_, monkeypatch):
         store.resume_job(job.id)
         run_here(store)
         assert store.get(job.id).state == DONE
-        assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert store._table.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         store.close()
     finally:
         subprocess.run(["umount", small], check=True)

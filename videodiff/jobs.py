@@ -13,20 +13,30 @@ No torch is imported here.
 import json
 import os
 import shutil
-import sqlite3
-import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from videodiff.errors import OutOfResources, UserError
+from videodiff.job import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    FIELDS,
+    PAUSED,
+    RUNNING,
+    SCHEMA,
+    VERSION,
+    WAITING,
+    Job,
+    from_row,
+)
 from videodiff.settings import REQUESTS, Demo, Evaluate, Settings, Task, Train, validate
+from videodiff.table import Table
 from videodiff.video import clips_in
 
-WAITING, RUNNING, PAUSED, DONE, FAILED, CANCELLED = "waiting", "running", "paused", "done", "failed", "cancelled"
+__all__ = ["CANCELLED", "DONE", "FAILED", "PAUSED", "RUNNING", "WAITING", "Job", "Store", "data_folder"]
 
 LOW_WATER = 2 * 10**9
 """Bytes that stay free on the disk of the data folder: a system without any does strange things."""
@@ -39,30 +49,8 @@ CRASH_SECONDS = 600.0
 MOST_NOTES = 200
 """Of notes and of saved files, the last so many are kept."""
 
-VERSION = 1
-SCHEMA = """
-CREATE TABLE job (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, settings TEXT NOT NULL, state TEXT NOT NULL,
-    title TEXT NOT NULL, folder TEXT NOT NULL, visitor TEXT NOT NULL, position INTEGER NOT NULL, created REAL NOT NULL,
-    started REAL, finished REAL, done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
-    what TEXT NOT NULL DEFAULT '', eta REAL, attempts INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '',
-    exit_code INTEGER, notes TEXT NOT NULL DEFAULT '[]', saved TEXT NOT NULL DEFAULT '[]',
-    starred INTEGER NOT NULL DEFAULT 0, trashed INTEGER NOT NULL DEFAULT 0, digest TEXT NOT NULL DEFAULT '',
-    wish TEXT NOT NULL DEFAULT '', device TEXT, pid INTEGER, beat REAL, patience REAL
-);
-CREATE INDEX job_state ON job (state, position);
-CREATE TABLE preview (job INTEGER PRIMARY KEY, jpeg BLOB NOT NULL);
-CREATE TABLE metric (job INTEGER NOT NULL, step INTEGER NOT NULL, name TEXT NOT NULL, figures TEXT NOT NULL);
-CREATE UNIQUE INDEX metric_once ON metric (job, step, name);
-CREATE TABLE worker (device TEXT PRIMARY KEY, pid INTEGER NOT NULL, since REAL NOT NULL, model TEXT NOT NULL);
-CREATE TABLE fact (name TEXT PRIMARY KEY, value NOT NULL);
-INSERT INTO fact VALUES ('version', 0), ('paused', ''), ('crashes', '[]');
-CREATE TRIGGER job_added AFTER INSERT ON job BEGIN UPDATE fact SET value = value + 1 WHERE name = 'version'; END;
-CREATE TRIGGER job_changed AFTER UPDATE ON job BEGIN UPDATE fact SET value = value + 1 WHERE name = 'version'; END;
-CREATE TRIGGER queue_paused AFTER UPDATE ON fact WHEN new.name = 'paused' BEGIN
-    UPDATE fact SET value = value + 1 WHERE name = 'version';
-END;
-"""
+Jobs = list[Job]
+Figures = list[tuple[int, str, dict[str, float]]]
 
 
 def data_folder() -> Path:
@@ -74,68 +62,6 @@ def data_folder() -> Path:
     return user_data_path("videodiff")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One row of the table. Times are `time.time()`; `done` of `total` units of `what`; `eta` in seconds left."""
-
-    id: int
-    kind: str
-    settings: dict[str, Any]
-    state: str
-    title: str
-    created: float
-    started: float | None
-    finished: float | None
-    done: int
-    total: int
-    what: str
-    eta: float | None
-    attempts: int
-    error: str
-    exit_code: int | None
-    notes: tuple[str, ...]
-    saved: tuple[tuple[str, str], ...]
-    starred: bool
-    visitor: str
-    digest: str
-    folder: Path
-    """Of its results, its log and its thumbnail."""
-    device: str | None = None
-    pid: int | None = None
-    beat: float | None = None
-    """When its worker was last heard of."""
-    patience: float | None = None
-    """Seconds after `beat` from which on the worker counts as hung."""
-
-    @property
-    def output(self) -> Path | None:
-        """The clip it made, once it is whole."""
-        return next((Path(path) for path, kind in self.saved if kind == "clip"), None)
-
-    @property
-    def thumbnail(self) -> Path | None:
-        """A small JPEG of the result, if there is one."""
-        path = self.folder / "thumbnail.jpg"
-        return path if path.is_file() else None
-
-    @property
-    def log(self) -> Path:
-        """What happened to it, a line each, and the trace of an error of ours."""
-        return self.folder / "job.log"
-
-    def request(self) -> Settings:
-        """Its settings as a request."""
-        return validate(REQUESTS[self.kind], self.settings, where=self.kind)
-
-
-Jobs = list[Job]
-Figures = list[tuple[int, str, dict[str, float]]]
-Rows = list[Any]
-
-FIELDS = "id, kind, settings, state, title, created, started, finished, done, total, what, eta, attempts, error, "
-FIELDS += "exit_code, notes, saved, starred, visitor, digest, folder, device, pid, beat, patience"
-
-
 class Store:
     """A data folder with its table of jobs. One instance may be used from several threads."""
 
@@ -145,45 +71,17 @@ class Store:
         self.cache, self.trash = self.folder / "cache", self.folder / "trash"
         self.checkpoints, self.runs = self.folder / "checkpoints", self.folder / "runs"
         try:
-            for made in (
-                self.results,
-                self.work,
-                self.uploads,
-                self.cache,
-                self.trash,
-                self.checkpoints,
-                self.runs,
-            ):
+            for made in (self.results, self.work, self.uploads, self.cache, self.trash, self.checkpoints, self.runs):
                 made.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"the data folder {self.folder} cannot be made: {error.strerror}; set VIDEODIFF_DATA to another"
             ) from error
-        self._lock = threading.RLock()
-        try:
-            # Transactions are begun by hand, in `_changing`; others wait half a minute for their turn.
-            self._db = sqlite3.connect(
-                self.folder / "jobs.sqlite", timeout=30, isolation_level=None, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode = WAL")
-            with self._changing() as db:
-                (found,) = db.execute("PRAGMA user_version").fetchone()
-                if found == 0:
-                    for statement in _statements(SCHEMA):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA user_version = {VERSION}")
-                elif found != VERSION:
-                    raise UserError(
-                        f"{self.folder} was written by another version of videodiff (table {found}, ours {VERSION}); "
-                        "use that version, or set VIDEODIFF_DATA to another folder"
-                    )
-        except sqlite3.Error as error:
-            raise _told(error) from error
+        self._table = Table(self.folder / "jobs.sqlite", SCHEMA, VERSION)
 
     def close(self) -> None:
         """Let go of the table."""
-        with self._lock:
-            self._db.close()
+        self._table.close()
 
     # -----------------------------------------------------------------------------------------------------------------
     # Asking for work
@@ -199,7 +97,7 @@ class Store:
         values = _absolute(settings.model_dump(), settings)
         source = settings.source if isinstance(settings, Task) else None
         title = source.name if source is not None else settings.out.name if isinstance(settings, Train) else ""
-        with self._changing() as db:
+        with self._table.changing() as db:
             (position,) = db.execute("SELECT coalesce(max(position), 0) + 1 FROM job").fetchone()
             (id,) = db.execute(
                 "INSERT INTO job (kind, settings, state, title, folder, visitor, position, created) "
@@ -277,25 +175,25 @@ class Store:
 
     def preview(self, id: int) -> bytes | None:
         """The last preview of a job, a JPEG strip of frames."""
-        return self._one("SELECT jpeg FROM preview WHERE job = ?", (id,))
+        return self._table.one("SELECT jpeg FROM preview WHERE job = ?", (id,))
 
     def metrics(self, id: int, after: int = -1) -> Figures:
         """(step, name, figures) of a job's metrics beyond the step `after`, in the order they came."""
-        rows = self._rows(
+        rows = self._table.rows(
             "SELECT step, name, figures FROM metric WHERE job = ? AND step > ? ORDER BY rowid", (id, after)
         )
         return [(step, name, json.loads(figures)) for step, name, figures in rows]
 
     def version(self) -> int:
         """A number that grows with every change of any job or of the queue."""
-        return int(self._one("SELECT value FROM fact WHERE name = 'version'"))
+        return int(self._table.one("SELECT value FROM fact WHERE name = 'version'"))
 
     # -----------------------------------------------------------------------------------------------------------------
     # Steering
 
     def cancel(self, id: int) -> None:
         """Stop a job, whatever it is doing; what is not complete goes."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             job = self.get(id)
             if job.state == RUNNING:
                 db.execute("UPDATE job SET wish = 'cancel' WHERE id = ?", (id,))
@@ -305,7 +203,7 @@ class Store:
 
     def pause_job(self, id: int) -> None:
         """Stop a job and keep what is finished of it: windows, or the state of a training run."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             job = self.get(id)
             if job.state == RUNNING:
                 db.execute("UPDATE job SET wish = 'pause' WHERE id = ? AND wish = ''", (id,))
@@ -316,7 +214,7 @@ class Store:
 
     def resume_job(self, id: int) -> None:
         """Let a paused or failed job wait for its turn again; it goes on after what was finished."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             job = self.get(id)
             if job.state in (PAUSED, FAILED):
                 db.execute(
@@ -331,7 +229,7 @@ class Store:
 
     def move(self, id: int, before: int | None) -> None:
         """Let a waiting job run before another waiting one, or after all (None)."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             order = [job.id for job in self.queue() if job.state == WAITING]
             if id not in order or before not in (*order, None):
                 raise UserError(f"job {id if id not in order else before} is not waiting; only waiting jobs are moved")
@@ -343,13 +241,13 @@ class Store:
 
     def star(self, id: int, on: bool) -> None:
         """Mark a job as a favourite, or not."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             self.get(id)
             db.execute("UPDATE job SET starred = ? WHERE id = ?", (int(on), id))
 
     def trash_job(self, id: int) -> None:
         """Move a job's folder to the trash and the job out of the lists; what it wrote elsewhere stays where it is."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             job = self.get(id)
             if job.state == RUNNING:
                 raise UserError(f"job {id} is running; cancel it first")
@@ -362,7 +260,7 @@ class Store:
 
     def untrash_job(self, id: int) -> None:
         """Take a job and its folder out of the trash again."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             job = self.get(id)
             if not job.folder.exists() and (self.trash / job.folder.name).is_dir():
                 shutil.move(self.trash / job.folder.name, job.folder)
@@ -370,16 +268,16 @@ class Store:
 
     def paused(self) -> str:
         """Why the whole queue is paused; empty if it is not."""
-        return str(self._one("SELECT value FROM fact WHERE name = 'paused'"))
+        return str(self._table.one("SELECT value FROM fact WHERE name = 'paused'"))
 
     def pause(self, why: str) -> None:
         """Begin no other job; the running one goes on."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             db.execute("UPDATE fact SET value = ? WHERE name = 'paused'", (why or "paused",))
 
     def resume(self) -> None:
         """Let the queue go on."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             db.execute("UPDATE fact SET value = '' WHERE name = 'paused'")
             db.execute("UPDATE fact SET value = '[]' WHERE name = 'crashes'")
 
@@ -409,7 +307,7 @@ class Store:
 
     def claim(self, device: str, pid: int) -> Job | None:
         """Take the first waiting job, unless the queue is paused: one statement, so no two workers take the same."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             row = db.execute(
                 "UPDATE job SET state = ?, started = coalesce(started, ?), attempts = attempts + 1, wish = '', "
                 "eta = NULL, error = '', exit_code = NULL, device = ?, pid = ?, beat = ?, patience = NULL WHERE id = ("
@@ -441,7 +339,7 @@ class Store:
             "beat": time.time(),
             "patience": patience,
         }
-        with self._changing(durable=False) as db:
+        with self._table.changing(durable=False) as db:
             row = db.execute(
                 f"UPDATE job SET {', '.join(f'{name} = ?' for name in values)} "
                 "WHERE id = ? AND state = ? AND pid = ? RETURNING wish",
@@ -459,18 +357,18 @@ class Store:
 
     def wish(self, id: int, pid: int) -> str:
         """What the user wants of a running job: "", "cancel" or "pause"; "lost" if it is not this worker's."""
-        found = self._one("SELECT wish FROM job WHERE id = ? AND state = ? AND pid = ?", (id, RUNNING, pid))
+        found = self._table.one("SELECT wish FROM job WHERE id = ? AND state = ? AND pid = ?", (id, RUNNING, pid))
         return "lost" if found is None else found
 
     def finish(self, id: int, pid: int, state: str, error: str = "", exit_code: int | None = None) -> None:
         """End a running job as done, failed, cancelled or paused."""
-        with self._changing():
+        with self._table.changing():
             if self.wish(id, pid) != "lost":
                 self._settle(id, state, error, exit_code)
 
     def put_back(self, id: int, pid: int, counted: bool = False) -> None:
         """Let a running job wait again, as its worker ends; `counted`: the attempt counts, as it did not end well."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             if self.wish(id, pid) != "lost":
                 if counted:
                     self._interrupt(self.get(id))
@@ -483,7 +381,7 @@ class Store:
 
         A job that ended its worker twice has failed. That, or two crashes within ten minutes, pauses the queue.
         """
-        with self._changing() as db:
+        with self._table.changing() as db:
             query = f"SELECT {FIELDS} FROM job WHERE state = ? AND device = ?"
             left = self._jobs(query, (RUNNING, device))
             for job in left:
@@ -493,9 +391,9 @@ class Store:
 
     def crashed(self, what: str) -> None:
         """Note that a worker died; the second time within ten minutes pauses the queue."""
-        with self._changing() as db:
+        with self._table.changing() as db:
             now = time.time()
-            crashes = json.loads(self._one("SELECT value FROM fact WHERE name = 'crashes'"))
+            crashes = json.loads(self._table.one("SELECT value FROM fact WHERE name = 'crashes'"))
             crashes = [*(then for then in crashes if 0 <= now - then < CRASH_SECONDS), now]
             db.execute("UPDATE fact SET value = ? WHERE name = 'crashes'", (json.dumps(crashes),))
             if len(crashes) >= 2 and not self.paused():
@@ -503,7 +401,7 @@ class Store:
 
     def introduce(self, device: str, pid: int, model: str = "") -> None:
         """Say which worker serves a device, and which checkpoint it holds."""
-        with self._changing(durable=False) as db:
+        with self._table.changing(durable=False) as db:
             db.execute(
                 "INSERT INTO worker VALUES (?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET model = excluded.model, "
                 "since = CASE WHEN pid = excluded.pid THEN since ELSE excluded.since END, pid = excluded.pid",
@@ -512,7 +410,7 @@ class Store:
 
     def worker(self, device: str) -> tuple[int, float, str] | None:
         """(process, since when, checkpoint it holds) of the worker last seen on a device."""
-        rows = self._rows("SELECT pid, since, model FROM worker WHERE device = ?", (device,))
+        rows = self._table.rows("SELECT pid, since, model FROM worker WHERE device = ?", (device,))
         return rows[0] if rows else None
 
     def lock(self, device: str) -> Path:
@@ -522,7 +420,9 @@ class Store:
     def sweep(self) -> None:
         """Remove the work of jobs that will not go on, left by a kill between an end and its tidying."""
         for folder in self.work.iterdir():
-            if not folder.name.isdigit() or self._one("SELECT state FROM job WHERE id = ?", (int(folder.name),)) in (
+            if not folder.name.isdigit() or self._table.one(
+                "SELECT state FROM job WHERE id = ?", (int(folder.name),)
+            ) in (
                 None,
                 DONE,
                 CANCELLED,
@@ -537,7 +437,7 @@ class Store:
 
     def _interrupt(self, job: Job) -> None:
         """What becomes of a running job whose worker is no more."""
-        wish = self._one("SELECT wish FROM job WHERE id = ?", (job.id,))
+        wish = self._table.one("SELECT wish FROM job WHERE id = ?", (job.id,))
         self.crashed(f"while it ran job {job.id} ({job.title})")
         if wish in ("cancel", "pause"):
             self._settle(job.id, CANCELLED if wish == "cancel" else PAUSED)
@@ -551,60 +451,17 @@ class Store:
     def _settle(self, id: int, state: str, error: str = "", exit_code: int | None = None) -> None:
         """Give a job that is not, or no longer, worked on its state. Its preview and its work go where it has ended."""
         ended = state in (DONE, FAILED, CANCELLED)
-        self._db.execute(
-            "UPDATE job SET state = ?, error = ?, exit_code = ?, finished = ?, eta = NULL, wish = '', pid = NULL, "
-            "beat = NULL WHERE id = ?",
-            (state, error, exit_code, time.time() if ended else None, id),
-        )
-        if state in (DONE, CANCELLED):
-            self._db.execute("DELETE FROM preview WHERE job = ?", (id,))
-
-    @contextmanager
-    def _changing(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """A transaction; one inside another is part of it. A disk that is full is told as such, nothing changed.
-
-        A loss of power may take back what is not `durable`, which spares waiting for the disk; a kill never does.
-        """
-        with self._lock:
-            if self._db.in_transaction:
-                yield self._db
-                return
-            try:
-                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:  # SQLite itself takes back what a full disk interrupted
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise _told(error) from error
-
-    def _rows(self, query: str, values: Sequence[Any] = ()) -> Rows:
-        with self._lock:
-            try:
-                return self._db.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise _told(error) from error
-
-    def _one(self, query: str, values: Sequence[Any] = ()) -> Any:
-        rows = self._rows(query, values)
-        return rows[0][0] if rows else None
+        with self._table.changing() as db:
+            db.execute(
+                "UPDATE job SET state = ?, error = ?, exit_code = ?, finished = ?, eta = NULL, wish = '', pid = NULL, "
+                "beat = NULL WHERE id = ?",
+                (state, error, exit_code, time.time() if ended else None, id),
+            )
+            if state in (DONE, CANCELLED):
+                db.execute("DELETE FROM preview WHERE job = ?", (id,))
 
     def _jobs(self, query: str, values: Sequence[Any] = ()) -> Jobs:
-        names = FIELDS.split(", ")
-        jobs = []
-        for row in self._rows(query, values):
-            columns = dict(zip(names, row, strict=True))
-            columns["settings"] = json.loads(columns["settings"] or "{}")
-            columns["notes"] = tuple(json.loads(columns["notes"]))
-            columns["saved"] = tuple((path, kind) for path, kind in json.loads(columns["saved"]))
-            columns["starred"] = bool(columns["starred"])
-            columns["folder"] = self.results / columns["folder"]
-            jobs.append(Job(**columns))
-        return jobs
+        return [from_row(row, self.results) for row in self._table.rows(query, values)]
 
 
 def _absolute(values: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -624,25 +481,3 @@ def _absolute(values: dict[str, Any], settings: Settings) -> dict[str, Any]:
     if checkpoint is not None and (os.sep in checkpoint or Path(checkpoint).expanduser().is_dir()):
         values["checkpoint"] = str(Path(checkpoint).expanduser().absolute())
     return values
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one: `executescript` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if statement.strip() and sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _told(error: sqlite3.Error) -> Exception:
-    """The error to show for one of SQLite's."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return OutOfResources(f"the table of jobs cannot be written, the disk is full or failing ({error}); make room")
-    if code == sqlite3.SQLITE_BUSY:
-        return OutOfResources("the table of jobs is in use by another process and did not become free; try again")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-        return UserError(f"the table of jobs cannot be used ({error}); set VIDEODIFF_DATA to another folder")
-    return error
