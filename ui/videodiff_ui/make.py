@@ -13,12 +13,11 @@ from typing import Any
 
 import gradio as gr
 
-from videodiff import shelf
 from videodiff.errors import UserError
 from videodiff.jobs import DONE, PAUSED, RUNNING, WAITING, Job
 from videodiff.presets import QUALITIES
 from videodiff.settings import TASKS, Task
-from videodiff_ui import estimate, export, intake, masks, player, timeline
+from videodiff_ui import estimate, export, intake, masks, models, player, timeline
 from videodiff_ui.cards import lasting
 from videodiff_ui.context import App
 from videodiff_ui.form import Form, fields_of, plain
@@ -129,9 +128,10 @@ class Page:
             label=_("make.quality"),
             elem_id=f"{name}-quality",
         )
-        choices = [(one, one) for one in shelf.names()]
-        choices += [(one.name, str(one)) for one in sorted(self.app.store.checkpoints.iterdir()) if one.is_dir()]
-        self.form = Form(self.kinds, FIRST[self.name], name, choices, self.app.public)
+        store = self.app.store
+        self.form = Form(self.kinds, FIRST[self.name], name, models.choices(store), self.app.public)
+        network = self.form.controls["checkpoint"]  # what was added or trained meanwhile can be chosen
+        self.app.tabs.select(lambda: gr.Dropdown(choices=models.choices(store)), None, network, **QUIET)
 
     def _mask(self) -> None:
         name = self.id
