@@ -40,7 +40,7 @@ class Form:
         kinds: Sequence[str],
         first: Sequence[str],
         prefix: str = "vd",
-        checkpoints: Sequence[str] = ("motion",),
+        checkpoints: Sequence[str | tuple[str, str]] = ("motion",),
         public: bool = False,
     ):
         self.kinds, self.checkpoints, self.public = tuple(kinds), tuple(checkpoints), public
