@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from videodiff import checkpoint
-from videodiff.budget import MAX_WINDOW_PIXELS, goes_backward, window_bytes, window_pixels
+from videodiff.budget import check_window, goes_backward
 from videodiff.centred import CentredDenoiser
 from videodiff.checkpoint import Bundle
 from videodiff.compute import free_memory, pick_device, pick_precision
 from videodiff.conditioning import clamp, put_known, reconstruction
 from videodiff.conditioning import replace as put_noised
 from videodiff.denoiser import cancellable, scaled
-from videodiff.errors import LimitExceeded, OutOfResources, UserError
+from videodiff.errors import UserError
 from videodiff.events import Progress
 from videodiff.guess import Guess, guess
 from videodiff.guidance import classifier_free, dynamic_threshold, interval
@@ -488,18 +488,5 @@ def check_memory(model: Model, layout: Layout, settings: Sampling) -> None:
     """Refuse a window that is too large for any machine, or for the memory free on this one."""
     height, width, _ = layout.spool.shape
     frames = model.shape(settings.window).window
-    pixels = window_pixels(width, height, frames, settings.average)
-    what = f"a window of {width}x{height} with {frames} frames and --average {settings.average}"
-    if pixels > MAX_WINDOW_PIXELS:
-        raise LimitExceeded(
-            f"{what} is {pixels / 1e6:.0f} million pixels, the limit is {MAX_WINDOW_PIXELS / 1e6:.0f}; "
-            "lower --size, --window or --average"
-        )
     backward = goes_backward(settings.conditioning, getattr(settings, "method", "ddrm"))
-    needed = window_bytes(width, height, frames, settings.average, backward)
-    free = free_memory(model.device)
-    if free is not None and needed > free:
-        raise OutOfResources(
-            f"{what} needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            "lower --size, --window or --average"
-        )
+    check_window(width, height, frames, settings.average, backward, free_memory(model.device))
