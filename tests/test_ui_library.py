@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import browser
+import gradio as gr
 import numpy as np
 import pytest
 
 from videodiff import video
+from videodiff.errors import UserError
 from videodiff.jobs import DONE, FAILED, RUNNING, WAITING, Job, Store
 from videodiff.settings import Predict
+from videodiff_ui import library as library_page
+from videodiff_ui.context import App
+from videodiff_ui.library import View
 
 EVIL = "<img src=x onerror=window.hacked=1>"
 PID = 1
@@ -200,6 +205,24 @@ def test_markup_in_names_notes_and_errors_is_text(app: Any, library: Any, clip: 
     assert f"it failed {EVIL}" in card(library, job).inner_text()
     assert library.evaluate("window.hacked") is None
     assert library.locator("#page-library img[src=x]").count() == 0
+
+
+def test_a_visitor_of_a_public_server_sees_and_moves_only_their_own(tmp_path: Path, clip: Path) -> None:
+    store = Store(tmp_path)
+    with gr.Blocks():
+        shared = App(store, None, True, gr.State(), gr.Tabs(), gr.Timer())  # type: ignore[arg-type]
+    mine, theirs = gr.Request(session_hash="me"), gr.Request(session_hash="you")
+    job = store.add(Predict(input=clip), visitor="me")
+    assert f'data-job="{job.id}"' in "".join(library_page.render(shared, View(), mine))
+    assert "boat" not in "".join(library_page.render(shared, View(), theirs))
+    for act in ("show", "compare", "trash", "undo", "up", "star", "cancel", "pause", "resume", "again", "reveal"):
+        with pytest.raises(UserError):
+            library_page.ACTS[act](shared, View(), str(job.id), theirs)
+    assert store.get(job.id) == job
+    assert len(store.list()) == 1
+    for act in ("reveal", "resume-queue"):
+        with pytest.raises(UserError):
+            library_page.ACTS[act](shared, View(), str(job.id), mine)
 
 
 def test_the_keyboard_reaches_every_button_and_keeps_its_place(app: Any, library: Any, clip: Path) -> None:
