@@ -205,7 +205,7 @@ def _theme() -> "gr.themes.Base":
         radius_size="md",
         font=["system-ui", "-apple-system", "Segoe UI", "Noto Sans KR", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
-    )
+    ).set(button_large_text_weight="500", button_large_text_size="*text_md")
 
 
 def free_port(host: str, wanted: int) -> int:
