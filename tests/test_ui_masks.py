@@ -95,7 +95,10 @@ def test_masks_of_another_clip_and_empty_ones_are_refused() -> None:
             made(wrong)
 
 
-def test_what_is_painted_is_what_is_shown_again() -> None:
-    mask = disc(20, 20, 7)
-    np.testing.assert_array_equal(masks.painted(masks.overlay(np.zeros((*SIZE, 3), np.uint8), mask)), mask)
+def test_what_is_painted_is_read_and_a_mask_is_shown_as_a_tint() -> None:
+    mask, frame = disc(20, 20, 7), np.full((*SIZE, 3), 100, np.uint8)
+    layer = np.zeros((*SIZE, 4), np.uint8)
+    layer[mask] = (*masks.INK, 255)
+    np.testing.assert_array_equal(masks.painted({"background": frame, "layers": [layer]}), mask)
     assert not masks.painted(None).any()
+    np.testing.assert_array_equal((masks.tinted(frame, mask) != frame).any(2), mask)

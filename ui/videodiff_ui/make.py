@@ -63,6 +63,7 @@ class Page:
         self.id = "vd" if name == "make" else f"vd-{name}"
         self.taken = gr.State(None)  # intake.Taken | None
         self.keyframes = gr.State({})  # frame -> bool [h w]
+        self.under = gr.State(None)  # bool [h w] that the editor shows under what is painted, or None
         self.jobs = gr.State(None)  # the jobs shown, newest run; None before the page has looked for them
         self.drawn = gr.State(("", -1))  # what the result shows, and the version of the store that was drawn
         with gr.Row(elem_classes="vd-desk"):
@@ -223,7 +224,7 @@ class Page:
             *self.files.values(),
         }  # fmt: skip
         if self.mask_box is not None:
-            everything |= {self.editor, self.mask_frame, self.grow, self.feather, self.mask_file}
+            everything |= {self.under, self.editor, self.mask_frame, self.grow, self.feather, self.mask_file}
         clip_outputs = [self.taken, self.facts, self.use, self.strip, self.asked]
         if self.mask_box is not None:
             clip_outputs += [self.keyframes, self.mask_frame, self.mask_box, self.mask_facts]
@@ -260,7 +261,7 @@ class Page:
             **QUIET,
         )
         if self.mask_box is not None:
-            box = [self.keyframes, self.editor, self.mask_facts]
+            box = [self.keyframes, self.under, self.editor, self.mask_facts]
             self.mask_frame.release(told(self.turned), everything, box, **QUIET)
             self.mask_keep.click(told(self.kept), everything, box, **QUIET)
             self.mask_drop.click(told(self.dropped), everything, box, **QUIET)
@@ -477,12 +478,11 @@ class Page:
     # --- the mask
 
     def _painted(self, data: Mapping[Any, Any]) -> dict[int, Any]:
-        """The keyframes with what is on the editor now."""
+        """The keyframes, and for the frame on the editor the mask that is under it with what was painted since."""
         taken, keyframes = data[self.taken], dict(data[self.keyframes])
-        found = masks.painted(data[self.editor])
-        place = int(data[self.mask_frame])
+        found, under = masks.painted(data[self.editor]), data[self.under]
         if taken is not None and found.any() and found.shape == taken.mask_size():
-            keyframes[place] = found
+            keyframes[int(data[self.mask_frame])] = found if under is None else found | under
         return keyframes
 
     def kept(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -490,27 +490,29 @@ class Page:
         keyframes = self._painted(data)
         if int(data[self.mask_frame]) not in keyframes:
             raise UserError("nothing is painted on this frame; paint where the clip is to change")
-        return {self.keyframes: keyframes, self.mask_facts: _mask_facts(keyframes), self.editor: gr.skip()}
+        return {
+            self.keyframes: keyframes,
+            self.mask_facts: _mask_facts(keyframes, int(data[self.mask_frame])),
+            self.editor: gr.skip(),
+        }
 
     def dropped(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """This frame is no keyframe any more."""
-        keyframes = {place: mask for place, mask in data[self.keyframes].items() if place != int(data[self.mask_frame])}
-        return {self.keyframes: keyframes, **self._editor(data, keyframes)}
+        """This frame is no keyframe any more, and its picture is clear to be painted anew."""
+        place = int(data[self.mask_frame])
+        keyframes = {key: mask for key, mask in data[self.keyframes].items() if key != place}
+        return {self.keyframes: keyframes, **self._editor(data, keyframes, None)}
 
     def turned(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """Another frame is to be painted on: under the mask that is there by now."""
-        keyframes = dict(data[self.keyframes])
-        return {self.keyframes: keyframes, **self._editor(data, keyframes)}
+        keyframes, place = data[self.keyframes], int(data[self.mask_frame])
+        return self._editor(data, keyframes, masks.at(keyframes, place) > 0 if keyframes else None)
 
-    def _editor(self, data: Mapping[Any, Any], keyframes: Mapping[int, Any]) -> dict[Any, Any]:
+    def _editor(self, data: Mapping[Any, Any], keyframes: Mapping[int, Any], mask: Any) -> dict[Any, Any]:
         taken, place = data[self.taken], int(data[self.mask_frame])
         if taken is None:
             return {self.editor: None, self.mask_facts: ""}
-        mask = masks.at(keyframes, place) > 0 if keyframes else None
-        return {
-            self.editor: masks.overlay(intake.frame(taken, place), mask),
-            self.mask_facts: _mask_facts(keyframes),
-        }
+        shown = {"background": masks.tinted(intake.frame(taken, place), mask), "layers": [], "composite": None}
+        return {self.editor: shown, self.under: mask, self.mask_facts: _mask_facts(keyframes, place, mask is None)}
 
     def _mask_of(self, data: Mapping[Any, Any]) -> dict[str, Any]:
         """The mask as a file, if there is one: what was given, or what was painted."""
@@ -707,9 +709,11 @@ def _facts(taken: intake.Taken) -> Html:
     return join(*rows)
 
 
-def _mask_facts(keyframes: Mapping[int, Any]) -> Html:
+def _mask_facts(keyframes: Mapping[int, Any], place: int, clear: bool = False) -> Html:
+    """Which frames have a mask of their own, and what the editor shows."""
     places = ", ".join(map(str, sorted(keyframes)))
-    return tag("p", word("make.mask_frames", frames=places), class_="vd-hint") if keyframes else Html("")
+    said = word("make.mask_frames", frames=places) if keyframes else word("make.mask_none")
+    return tag("p", said, class_="vd-hint", data_keys=places, data_frame=place, data_clear=clear)
 
 
 def _progress(jobs: list[Job], queue: list[Job], paused: str) -> Html:

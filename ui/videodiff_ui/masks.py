@@ -99,14 +99,12 @@ def painted(editor: dict[str, Any] | None) -> np.ndarray:
     return np.any([layer[..., 3] > 0 for layer in layers], axis=0)
 
 
-def overlay(frame: np.ndarray, mask: np.ndarray | None) -> dict[str, Any]:
-    """What an image editor shows: a frame uint8 [h w 3] under its mask, bool [h w], if it has one."""
-    if mask is None or not mask.any():
-        return {"background": frame, "layers": [], "composite": None}
-    layer = np.zeros((*frame.shape[:2], 4), np.uint8)
-    layer[mask] = INK
-    return {"background": frame, "layers": [layer], "composite": None}
+def tinted(frame: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """A frame uint8 [h w 3] with its mask, bool [h w], over it in colour."""
+    if mask is None:
+        return frame
+    return np.where(mask[..., None], frame // 2 + np.asarray(INK, np.uint8) // 2, frame)
 
 
-INK = (20, 184, 166, 255)
+INK = (20, 184, 166)
 """The colour masks are painted in."""
