@@ -23,7 +23,6 @@ import pytest
 
 from videodiff.jobs import Job, Store
 from videodiff.supervisor import Supervisor
-from videodiff.supervisor import Supervisor
 from videodiff_ui import window, words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +75,6 @@ class Served:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(30)
-        Supervisor(self.store).stop(kill=True)
         Supervisor(self.store).stop(kill=True)  # a worker outlives its server by ten minutes
 
     def kill(self) -> None:
