@@ -7,7 +7,6 @@ the store; what becomes of them is read again on every tick, so a page that is o
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,204 +14,22 @@ import gradio as gr
 
 from videodiff.errors import UserError
 from videodiff.jobs import DONE, PAUSED, RUNNING, WAITING, Job
-from videodiff.presets import QUALITIES
 from videodiff.settings import TASKS, Task
-from videodiff_ui import estimate, export, intake, masks, models, player, timeline
-from videodiff_ui.cards import lasting
+from videodiff_ui import estimate, export, intake, masks, player, said, timeline
 from videodiff_ui.context import App
-from videodiff_ui.form import Form, fields_of, plain
-from videodiff_ui.html import Html, join, picture, tag, word
-from videodiff_ui.words import _
+from videodiff_ui.desk import HOME, OUTPUTS, PAGES, PRIVATE, QUIET, Desk, told
+from videodiff_ui.form import fields_of, plain
+from videodiff_ui.html import Html, picture, tag, word
 
-PAGES: dict[str, tuple[str, ...]] = {
-    "make": ("predict", "interpolate", "infill", "loop", "generate"),
-    "edit": ("edit", "vary", "morph"),
-    "restore": ("restore",),
-}
-FIRST = {
-    "make": ("frames", "direction", "factor", "slow", "missing", "canvas", "steps", "seed"),
-    "edit": ("strength", "amount", "frames", "steps", "seed"),
-    "restore": ("operator", "noise", "blur", "factor", "method", "passes", "seed"),
-}
-HOME = {kind: page for page, kinds in PAGES.items() for kind in kinds}
-"""The page a task is asked for on."""
-OUTPUTS = {"MP4": ".mp4", "WebM": ".webm", "GIF": ".gif", "MKV": ".mkv", "PNG": ""}
 ACTIVE = (WAITING, RUNNING, PAUSED)
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
 
 
-def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler, its UserErrors shown on the page in the page's words."""
-
-    @wraps(handler)
-    def safe(*given: Any, **named: Any) -> Any:
-        try:
-            return handler(*given, **named)
-        except UserError as error:
-            raise gr.Error(plain(str(error)), duration=12, print_exception=False) from error
-
-    return safe
-
-
-class Page:
-    """The components of one tab and what they do."""
+class Page(Desk):
+    """A tab and what happens in it."""
 
     def __init__(self, app: App, name: str):
-        self.app, self.name, self.kinds = app, name, PAGES[name]
-        self.id = "vd" if name == "make" else f"vd-{name}"
-        self.taken = gr.State(None)  # intake.Taken | None
-        self.keyframes = gr.State({})  # frame -> bool [h w]
-        self.under = gr.State(None)  # bool [h w] that the editor shows under what is painted, or None
-        self.jobs = gr.State(None)  # the jobs shown, newest run; None before the page has looked for them
-        self.drawn = gr.State(("", -1))  # what the result shows, and the version of the store that was drawn
-        with gr.Row(elem_classes="vd-desk"):
-            with gr.Column(scale=5, min_width=300):
-                self._clip()
-                self._request()
-            with gr.Column(scale=6, min_width=300, elem_classes="vd-outcome"):
-                self._run()
-                self._result()
+        super().__init__(app, name)
         self._listen()
-
-    # --- components
-
-    def _clip(self) -> None:
-        name = self.id
-        self.input = gr.File(
-            label=_("make.input"), file_types=["video", "image"], elem_id=f"{name}-input", height=110, visible=True
-        )
-        with gr.Row(elem_classes="vd-sources"):
-            self.history = gr.Dropdown(
-                [], label=_("make.history"), elem_id=f"{name}-history", value=None, min_width=160, filterable=True
-            )
-            self.camera_open = gr.Button(_("make.camera"), size="sm", min_width=80, elem_id=f"{name}-camera-open")
-        self.camera = gr.Video(sources=["webcam"], label=_("make.camera"), visible=False, elem_id=f"{name}-camera")
-        self.facts = gr.HTML(timeline.empty(), elem_id=f"{name}-facts", padding=False, apply_default_css=False)
-        self.use = gr.Button(_("make.use_settings"), size="sm", visible=False, elem_id=f"{name}-use")
-        self.strip = timeline.component(f"{name}-timeline")
-        self.presets: dict[str, gr.Button] = {}
-        if self.name == "make":
-            with gr.Row(elem_classes="vd-presets"):
-                for preset in timeline.PRESETS:
-                    self.presets[preset] = gr.Button(
-                        _(f"make.preset_{preset}"), size="sm", min_width=70, elem_id=f"{name}-preset-{preset}"
-                    )
-        self.asked = gr.HTML("", elem_id=f"{name}-asked", padding=False, apply_default_css=False)
-
-    def _request(self) -> None:
-        name = self.id
-        self.task = gr.Radio(
-            [(_(f"make.task_{kind}"), kind) for kind in self.kinds],
-            value=self.kinds[0],
-            label=_("make.task"),
-            elem_id=f"{name}-task",
-            visible=len(self.kinds) > 1,
-        )
-        self.files: dict[str, gr.File] = {}
-        for field in ("to", "guide", "reference"):
-            if any(field in TASKS[kind].model_fields for kind in self.kinds):
-                self.files[field] = gr.File(
-                    label=_(f"field.{field}"),
-                    file_types=["video", "image"],
-                    height=90,
-                    visible=field in TASKS[self.kinds[0]].model_fields,
-                    elem_id=f"{name}-{field}",
-                )
-        if any("mask" in TASKS[kind].model_fields for kind in self.kinds):
-            self._mask()
-        else:
-            self.mask_box = None
-        self.quality = gr.Radio(
-            [(_("make.quality_usual"), "usual"), *((_(f"make.quality_{quality}"), quality) for quality in QUALITIES)],
-            value="usual",
-            label=_("make.quality"),
-            elem_id=f"{name}-quality",
-        )
-        store = self.app.store
-        self.form = Form(self.kinds, FIRST[self.name], name, models.choices(store), self.app.public)
-        network = self.form.controls["checkpoint"]  # what was added or trained meanwhile can be chosen
-        self.app.tabs.select(lambda: gr.Dropdown(choices=models.choices(store)), None, network, **QUIET)
-
-    def _mask(self) -> None:
-        name = self.id
-        with gr.Accordion(
-            _("field.mask"), open=False, elem_id=f"{name}-mask", visible="mask" in TASKS[self.kinds[0]].model_fields
-        ) as self.mask_box:
-            self.mask_frame = gr.Slider(0, 1, step=1, value=0, label=_("make.mask_frame"), elem_id=f"{name}-mask-frame")
-            self.editor = gr.ImageEditor(
-                type="numpy",
-                format="png",
-                sources=[],
-                transforms=[],
-                layers=False,
-                buttons=[],
-                brush=gr.Brush(colors=["#14b8a6"], color_mode="fixed", default_color="#14b8a6", default_size=12),
-                eraser=gr.Eraser(default_size=12),
-                label=_("make.paint"),
-                elem_id=f"{name}-editor",
-            )
-            with gr.Row():
-                self.mask_keep = gr.Button(_("make.mask_keep"), size="sm", min_width=90, elem_id=f"{name}-mask-keep")
-                self.mask_drop = gr.Button(_("make.mask_drop"), size="sm", min_width=90, elem_id=f"{name}-mask-drop")
-            self.mask_facts = gr.HTML("", elem_id=f"{name}-mask-facts", padding=False, apply_default_css=False)
-            with gr.Row():
-                self.grow = gr.Slider(-32, 32, step=1, value=0, label=_("make.grow"), min_width=120)
-                self.feather = gr.Slider(0, 64, step=1, value=0, label=_("make.feather"), min_width=120)
-            self.mask_file = gr.File(
-                label=_("make.mask_file"), file_types=["video", "image"], height=90, elem_id=f"{name}-mask-file"
-            )
-
-    def _run(self) -> None:
-        name = self.id
-        with gr.Row(elem_classes="vd-run-row"):
-            self.run = gr.Button(_("make.run"), variant="primary", elem_id=f"{name}-run", scale=3, min_width=120)
-            self.stop = gr.Button(_("make.stop"), elem_id=f"{name}-stop", interactive=False, scale=1, min_width=80)
-        with gr.Row():
-            self.variants = gr.Number(
-                1,
-                precision=0,
-                minimum=1,
-                maximum=8,
-                label=_("make.variants"),
-                min_width=100,
-                elem_id=f"{name}-variants",
-            )
-            self.container = gr.Dropdown(
-                [*OUTPUTS], value="MP4", label=_("make.container"), min_width=100, elem_id=f"{name}-container"
-            )
-        self.estimate = gr.HTML("", elem_id=f"{name}-estimate", padding=False, apply_default_css=False)
-        self.progress = gr.HTML("", elem_id=f"{name}-progress", padding=False, apply_default_css=False)
-        self.preview = gr.HTML("", elem_id=f"{name}-preview", padding=False, apply_default_css=False)
-
-    def _result(self) -> None:
-        name = self.id
-        self.variant = gr.Radio([], label=_("make.variant"), visible=False, elem_id=f"{name}-variant")
-        self.result = gr.HTML(_nothing_yet(), elem_id=f"{name}-result", padding=False, apply_default_css=False)
-        with gr.Column(visible=False) as self.after:
-            with gr.Row(elem_classes="vd-actions"):
-                self.download = gr.DownloadButton(
-                    _("make.download"), size="sm", variant="primary", min_width=90, elem_id=f"{name}-download"
-                )
-                self.again = gr.Button(_("make.again"), size="sm", min_width=90, elem_id=f"{name}-again")
-                self.extend = gr.Button(_("make.extend"), size="sm", min_width=90, elem_id=f"{name}-extend")
-            with gr.Row(elem_classes="vd-actions"):
-                self.send = {
-                    page: gr.Button(_(f"make.send_{page}"), size="sm", min_width=90, elem_id=f"{name}-send-{page}")
-                    for page in PAGES
-                }
-            with gr.Row(elem_classes="vd-actions"):
-                self.form_out = gr.Dropdown(
-                    [(_(f"make.export_{form}"), form) for form in export.FORMS],
-                    value="mp4",
-                    label=_("make.export_as"),
-                    min_width=120,
-                    elem_id=f"{name}-export-form",
-                )
-                self.export = gr.Button(_("make.export"), size="sm", min_width=90, elem_id=f"{name}-export")
-                self.exported = gr.DownloadButton(
-                    _("make.exported"), size="sm", visible=False, min_width=90, elem_id=f"{name}-exported"
-                )
 
     # --- what happens when
 
@@ -305,7 +122,7 @@ class Page:
     def recorded(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The camera gave a clip."""
         path = data[self.camera]
-        return self._with_clip(intake.keep(Path(path), self.app.store), data) if path else {}
+        return self._with_clip(intake.keep(Path(path), self.app.store), data) if path else {self.taken: gr.skip()}
 
     def recent(self, request: gr.Request) -> Any:
         """The results that can be taken as a clip, newest first."""
@@ -345,7 +162,7 @@ class Page:
         marks = timeline.marks_of(kind, self._values(data), taken.frames) if last is None else self._marks(data, taken)
         updates = {
             self.taken: taken,
-            self.facts: _facts(taken),
+            self.facts: said.clip_facts(taken),
             self.use: gr.update(visible=taken.former is not None),
             **self._strip(taken, marks),
         }
@@ -386,7 +203,7 @@ class Page:
 
     def _fields(self, kind: str, values: Mapping[str, Any] | None = None) -> dict[Any, Any]:
         """Updates that show the controls of a task."""
-        updates = {self.task: kind}
+        updates: dict[Any, Any] = {self.task: kind}
         updates |= dict(zip(self.form.components, self.form.of_kind(kind, values), strict=True))
         updates |= {file: gr.update(visible=name in TASKS[kind].model_fields) for name, file in self.files.items()}
         if self.mask_box is not None:
@@ -492,7 +309,7 @@ class Page:
             raise UserError("nothing is painted on this frame; paint where the clip is to change")
         return {
             self.keyframes: keyframes,
-            self.mask_facts: _mask_facts(keyframes, int(data[self.mask_frame])),
+            self.mask_facts: said.mask_facts(keyframes, int(data[self.mask_frame])),
             self.editor: gr.skip(),
         }
 
@@ -512,7 +329,7 @@ class Page:
         if taken is None:
             return {self.editor: None, self.mask_facts: ""}
         shown = {"background": masks.tinted(intake.frame(taken, place), mask), "layers": [], "composite": None}
-        return {self.editor: shown, self.under: mask, self.mask_facts: _mask_facts(keyframes, place, mask is None)}
+        return {self.editor: shown, self.under: mask, self.mask_facts: said.mask_facts(keyframes, place, mask is None)}
 
     def _mask_of(self, data: Mapping[Any, Any]) -> dict[str, Any]:
         """The mask as a file, if there is one: what was given, or what was painted."""
@@ -591,7 +408,7 @@ class Page:
         now = f"{chosen.id if chosen else 0}/{len(done)}/{len(jobs)}"
         updates = {
             self.drawn: (now, version),
-            self.progress: _progress(jobs, self.app.store.queue(), self.app.store.paused()),
+            self.progress: said.progress(jobs, self.app.store.queue(), self.app.store.paused()),
             self.preview: picture(preview, "", class_="vd-live") if preview else "",
             self.stop: gr.update(interactive=bool(active)),
         }
@@ -605,7 +422,7 @@ class Page:
         updates[self.after] = gr.update(visible=chosen is not None)
         updates[self.exported] = gr.update(visible=False)
         if chosen is None:
-            return updates | {self.result: _nothing_yet()}
+            return updates | {self.result: said.nothing_yet()}
         output = self._output(chosen)
         try:
             view = player.view_of(output, self.app.store.cache)
@@ -685,54 +502,3 @@ def build(app: App, page: str = "make") -> None:
 
 def _parcel(kind: str, path: Path) -> dict[str, Any]:
     return {"task": kind, "settings": {}, "input": str(path), "number": secrets.token_hex(4)}
-
-
-def _nothing_yet() -> Html:
-    return tag("div", word("make.no_result"), class_="vd-empty")
-
-
-def _facts(taken: intake.Taken) -> Html:
-    seconds = taken.frames / float(taken.fps)
-    line = f"{taken.path.name} · {taken.width}x{taken.height} · {float(taken.fps):g} fps · {taken.frames} "
-    rows = [tag("p", line, word("make.frames"), f" · {seconds:.2f} s", class_="vd-source")]
-    rows += [tag("p", note, class_="vd-hint") for note in taken.notes]
-    if taken.former is not None:
-        made = taken.former
-        rows.append(
-            tag(
-                "details",
-                tag("summary", word("make.made_with", task=made.kind, seed=str(made.seed))),
-                tag("pre", made.model_dump_json(indent=1, exclude_defaults=True)),
-                class_="vd-former",
-            )
-        )
-    return join(*rows)
-
-
-def _mask_facts(keyframes: Mapping[int, Any], place: int, clear: bool = False) -> Html:
-    """Which frames have a mask of their own, and what the editor shows."""
-    places = ", ".join(map(str, sorted(keyframes)))
-    said = word("make.mask_frames", frames=places) if keyframes else word("make.mask_none")
-    return tag("p", said, class_="vd-hint", data_keys=places, data_frame=place, data_clear=clear)
-
-
-def _progress(jobs: list[Job], queue: list[Job], paused: str) -> Html:
-    """How far the run is: a bar, words, what is ahead of it; or how it ended."""
-    rows = []
-    for job in jobs:
-        if job.state == RUNNING:
-            left = word("make.left", time=lasting(job.eta)) if job.eta is not None else None
-            bar = tag("progress", max=max(job.total, 1), value=job.done if job.total else None)
-            rows.append(tag("div", bar, tag("span", job.what or word("make.starting"), " ", left), class_="vd-line"))
-        elif job.state == WAITING:
-            ahead = [one.id for one in queue].index(job.id) if job.id in {one.id for one in queue} else 0
-            rows.append(tag("p", word("make.waiting", ahead=ahead), f" {paused}" if paused else None, class_="vd-hint"))
-        elif job.error:
-            rows.append(tag("p", plain(job.error), class_="vd-problem", role="alert"))
-        elif job.state == DONE:
-            took = (job.finished or 0) - (job.started or 0)
-            rows.append(tag("p", word("make.done", time=lasting(took)), class_="vd-hint"))
-            rows += [tag("p", plain(note), class_="vd-hint") for note in job.notes]
-        else:
-            rows.append(tag("p", word(f"library.state_{job.state}"), class_="vd-hint"))
-    return tag("div", *rows, aria_live="polite")

@@ -1,0 +1,61 @@
+"""What the pages for making clips say: of a clip, of masks, of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from videodiff.jobs import DONE, RUNNING, WAITING, Job
+from videodiff_ui import intake
+from videodiff_ui.cards import lasting
+from videodiff_ui.form import plain
+from videodiff_ui.html import Html, join, tag, word
+
+
+def nothing_yet() -> Html:
+    return tag("div", word("make.no_result"), class_="vd-empty")
+
+
+def clip_facts(taken: intake.Taken) -> Html:
+    seconds = taken.frames / float(taken.fps)
+    line = f"{taken.path.name} · {taken.width}x{taken.height} · {float(taken.fps):g} fps · {taken.frames} "
+    rows = [tag("p", line, word("make.frames"), f" · {seconds:.2f} s", class_="vd-source")]
+    rows += [tag("p", note, class_="vd-hint") for note in taken.notes]
+    if taken.former is not None:
+        made = taken.former
+        rows.append(
+            tag(
+                "details",
+                tag("summary", word("make.made_with", task=made.kind, seed=str(made.seed))),
+                tag("pre", made.model_dump_json(indent=1, exclude_defaults=True)),
+                class_="vd-former",
+            )
+        )
+    return join(*rows)
+
+
+def mask_facts(keyframes: Mapping[int, Any], place: int, clear: bool = False) -> Html:
+    """Which frames have a mask of their own, and what the editor shows."""
+    places = ", ".join(map(str, sorted(keyframes)))
+    said = word("make.mask_frames", frames=places) if keyframes else word("make.mask_none")
+    return tag("p", said, class_="vd-hint", data_keys=places, data_frame=place, data_clear=clear)
+
+
+def progress(jobs: list[Job], queue: list[Job], paused: str) -> Html:
+    """How far the run is: a bar, words, what is ahead of it; or how it ended."""
+    rows = []
+    for job in jobs:
+        if job.state == RUNNING:
+            left = word("make.left", time=lasting(job.eta)) if job.eta is not None else None
+            bar = tag("progress", max=max(job.total, 1), value=job.done if job.total else None)
+            rows.append(tag("div", bar, tag("span", job.what or word("make.starting"), " ", left), class_="vd-line"))
+        elif job.state == WAITING:
+            ahead = [one.id for one in queue].index(job.id) if job.id in {one.id for one in queue} else 0
+            rows.append(tag("p", word("make.waiting", ahead=ahead), f" {paused}" if paused else None, class_="vd-hint"))
+        elif job.error:
+            rows.append(tag("p", plain(job.error), class_="vd-problem", role="alert"))
+        elif job.state == DONE:
+            took = (job.finished or 0) - (job.started or 0)
+            rows.append(tag("p", word("make.done", time=lasting(took)), class_="vd-hint"))
+            rows += [tag("p", plain(note), class_="vd-hint") for note in job.notes]
+        else:
+            rows.append(tag("p", word(f"library.state_{job.state}"), class_="vd-hint"))
+    return tag("div", *rows, aria_live="polite")
