@@ -154,7 +154,7 @@ def test_every_page_opens(page: Any, language: str) -> None:
     """In both languages; `page` itself sees to it that nothing fails and nothing is asked of another host."""
     if language == "ko":
         page.click("#vd-language")
-        page.wait_for_selector("html[lang=ko]")
+        page.wait_for_selector(f"#vd-tabs button[role=tab]:text-is('{words.text('tab_make', 'ko')}')")
     for name in PAGES:
         browser.tab(page, name, language)
 
