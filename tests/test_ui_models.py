@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from videodiff import shelf, video
-from videodiff.errors import CheckpointError
+from videodiff.errors import CheckpointError, UserError
 from videodiff.jobs import DONE, Store
 from videodiff.settings import Predict
 from videodiff_ui import card, models
@@ -286,3 +286,18 @@ def test_trained_runs_are_listed_by_their_newest_state(tiny: Path, tmp_path: Pat
     assert list(found) == ["mine"]
     assert found["mine"].value == str(store.runs / "mine")
     assert shelf.find(found["mine"].value).name == "step-00000010"
+
+
+def test_of_two_removed_under_one_name_the_right_one_comes_back(tiny: Path, tmp_path: Path) -> None:
+    store, places = Store(tmp_path), []
+    for card_text in ("first", "second"):
+        shutil.copytree(tiny, store.checkpoints / "mine")
+        (store.checkpoints / "mine" / "README.md").write_text(card_text)
+        places.append(models.remove(store, "mine"))
+    assert list(store.checkpoints.iterdir()) == []
+    models.put_back(store, places[0])
+    assert (store.checkpoints / "mine" / "README.md").read_text() == "first"
+    with pytest.raises(UserError, match="remove it first"):
+        models.put_back(store, places[1])
+    with pytest.raises(UserError, match="not removed here"):
+        models.remove(store, "motion")

@@ -1,9 +1,9 @@
 """The networks there are: shipped, trained here, and added by path, by upload or from the Hub."""
 
-import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,19 +119,17 @@ def remove(store: Store, name: str) -> Path:
     """Move an added checkpoint to the trash; where it lies there."""
     if name not in {entry.name for entry in entries(store) if entry.origin == "added"}:
         raise UserError(f"no added checkpoint {name!r}; shipped and trained ones are not removed here")
-    number = 0
-    while (place := store.trash / f"checkpoint-{name}{f'-{number}' if number else ''}").exists():
-        number += 1
+    place = Path(tempfile.mkdtemp(dir=store.trash, prefix=f"checkpoint-{name}-")) / name
     shutil.move(store.checkpoints / name, place)
     return place
 
 
 def put_back(store: Store, place: Path) -> None:
     """Take a checkpoint out of the trash again."""
-    name = json.loads((place / "config.json").read_text()) and place.name.removeprefix("checkpoint-")
-    if (store.checkpoints / name).exists():
-        raise UserError(f"there is a checkpoint {name!r} again; remove it first")
-    shutil.move(place, store.checkpoints / name)
+    if (store.checkpoints / place.name).exists():
+        raise UserError(f"there is a checkpoint {place.name!r} again; remove it first")
+    shutil.move(place, store.checkpoints / place.name)
+    place.parent.rmdir()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
