@@ -246,6 +246,17 @@ def test_a_training_run_keeps_its_state_when_it_is_stopped_and_ends_as_in_one_go
         assert [x.read_bytes() for x in a] == [x.read_bytes() for x in b]
 
 
+def test_a_training_run_that_had_ended_says_again_what_it_made():
+    small = {"widths": (16, 16), "spatial_attention": (1,), "head_width": 16, "embedding": 16}
+    values = {"model": small, "batch": 1, "frames": 3, "sizes": ((16, 16),), "steps": 1, "device": "cpu"}
+    request = Train(out="run", export="exported", **values)
+    list(service.run(request))
+    shutil.rmtree("exported")
+    saved = [event for event in service.run(request) if isinstance(event, Saved)]
+    assert saved == [Saved("run/step-00000001", "state"), Saved("exported", "checkpoint")]
+    assert Path("exported/model.safetensors").is_file()
+
+
 # --- a full disk
 
 

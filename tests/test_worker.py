@@ -628,3 +628,11 @@ def test_the_command_steers_the_queue(store, command, request_):
     assert code == 0
     assert lines[-1] == f"job {second.id} done: {store.get(second.id).output}"
     invariants(store, [second.id])
+
+
+def test_the_job_of_a_dead_worker_of_another_device_is_put_back(store, request_):
+    job = store.add(request_(frames=8))
+    assert store.claim("cuda:3", 4_000_000).id == job.id
+    with supervised(store):
+        until(lambda: store.get(job.id).state == DONE)
+    assert store.get(job.id).attempts == 2

@@ -50,6 +50,7 @@ MOST_NOTES = 200
 """Of notes and of saved files, the last so many are kept."""
 
 Jobs = list[Job]
+Devices = list[str]
 Figures = list[tuple[int, str, dict[str, float]]]
 
 
@@ -412,6 +413,10 @@ class Store:
         """(process, since when, checkpoint it holds) of the worker last seen on a device."""
         rows = self._table.rows("SELECT pid, since, model FROM worker WHERE device = ?", (device,))
         return rows[0] if rows else None
+
+    def devices(self) -> Devices:
+        """The devices that have, or had, a worker."""
+        return [device for (device,) in self._table.rows("SELECT device FROM worker")]
 
     def lock(self, device: str) -> Path:
         """The file that the worker of a device holds locked (`files.hold`) for its life."""

@@ -70,6 +70,7 @@ class Supervisor:
 
     def look(self) -> None:
         """One look: bury the dead, start the wanted, end the hung."""
+        self._bury_others()
         lock = hold(self.store.lock(self.device))
         if lock is None:
             self._feel_pulse()
@@ -84,6 +85,14 @@ class Supervisor:
         waiting = any(job.state == WAITING for job in self.store.queue())
         if waiting and self._child is None and not self.store.paused():
             self._child = self._begin()
+
+    def _bury_others(self) -> None:
+        """Put back the jobs of dead workers of other devices, which may have no supervisor any more."""
+        for device in {job.device for job in self.store.queue() if job.state == RUNNING} - {self.device}:
+            assert device is not None
+            if (lock := hold(self.store.lock(device))) is not None:
+                with lock:
+                    self.store.recover(device)
 
     @property
     def _log(self) -> Path:
@@ -122,9 +131,7 @@ class Supervisor:
 
     def _alive(self) -> int | None:
         """The process of the worker, if one holds the lock."""
-        lock = hold(self.store.lock(self.device))
-        if lock is not None:
-            lock.close()
+        if not _held(self.store.lock(self.device)):
             return None
         found = self.store.worker(self.device)
         return None if found is None else found[0]
@@ -172,13 +179,21 @@ def _until_empty(store: Store, device: str, told: Callable[[str], None]) -> None
     watching.stop()
 
 
+def _held(path: Path) -> bool:
+    lock = hold(path)
+    if lock is not None:
+        lock.close()
+    return lock is None
+
+
 def _line(job: Job) -> str:
     about = job.error or str(job.output or "")
     return f"job {job.id} {job.state}" + (f": {about}" if about else "")
 
 
-def detach(store: Store, device: str = "auto") -> None:
-    """Let `videodiff queue run` go on in a process of its own, unless one does already."""
+def detach(store: Store) -> None:
+    """Let `videodiff queue run` go on in a process of its own, on the device of the worker that lives if one does."""
+    device = next((device for device in store.devices() if _held(store.lock(device))), "auto")
     with open(store.folder / "queue.log", "ab") as log:
         _apart(
             ["-m", "videodiff", "queue", "run", "--device", device], log, {"VIDEODIFF_DATA": str(store.folder)}, store

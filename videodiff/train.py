@@ -89,6 +89,11 @@ def fit(settings: Train, cancelled: Callable[[], bool] = lambda: False) -> Itera
     if (state := newest_state(out)) is not None:
         step, seen_clips, lost_seconds = load_state(state, net, optimizer, ema, history)
         yield Note(f"resumed {state.name}: {seen_clips} clips seen in {lost_seconds / 60:.0f} min")
+        if chief and step >= settings.steps:  # a kill may have come before anybody heard of it
+            yield Saved(str(state), "state")
+            if settings.export is not None:
+                checkpoint.export(state, settings.export)
+                yield Saved(str(settings.export), "checkpoint")
     if chief:
         (out / "settings.json").write_text(json.dumps(settings.as_json(), indent=1) + "\n")
     start_step = step

@@ -140,8 +140,8 @@ class Watch:
     def __init__(self, store: Store, job: Job, stopping: threading.Event, patience: float = LONG_PATIENCE) -> None:
         self.store, self.job, self.stopping, self.floor = store, job, stopping, patience
         self.reason, self.digest, self.late = "", "", False
-        self.notes: list[str] = []
-        self.saved: list[tuple[str, str]] = []
+        self.notes = list(job.notes)
+        self.saved = [(path, kind) for path, kind in job.saved if Path(path).exists()]  # by an attempt before this
         self._metrics: list[tuple[int, str, dict[str, float]]] = []
         self._progress = Progress(job.done, job.total, job.what)
         self._preview: bytes | None = None
@@ -175,7 +175,7 @@ class Watch:
                 self._origin = (event.what, time.monotonic(), event.done)
         elif isinstance(event, Metric):
             self._metrics.append((event.step, event.name, event.values))
-        elif isinstance(event, Note):
+        elif isinstance(event, Note) and event.text not in self.notes:
             self.notes.append(event.text)
         elif isinstance(event, Saved) and (event.path, event.kind) not in self.saved:
             self.saved.append((event.path, event.kind))
