@@ -41,11 +41,12 @@ class Page(Desk):
             *self.files.values(),
         }  # fmt: skip
         if self.mask_box is not None:
-            everything |= {self.under, self.editor, self.mask_frame, self.grow, self.feather, self.mask_file}
+            everything |= {self.under, self.mask_frame, self.grow, self.feather, self.mask_file}
+        # What is painted is sent to the server only where it is needed: each time it is an upload.
+        painted = everything | ({self.editor} if self.mask_box is not None else set())
         clip_outputs = [self.taken, self.facts, self.use, self.strip, self.asked]
         if self.mask_box is not None:
             clip_outputs += [self.keyframes, self.mask_frame, self.mask_box, self.mask_facts]
-        self.clip_outputs = clip_outputs
 
         self.input.upload(told(self.uploaded), {self.input, *everything}, clip_outputs, **PRIVATE)
         self.input.clear(told(self.cleared), None, clip_outputs, **QUIET)
@@ -80,11 +81,11 @@ class Page(Desk):
         if self.mask_box is not None:
             box = [self.keyframes, self.under, self.editor, self.mask_facts]
             self.mask_frame.release(told(self.turned), everything, box, **QUIET)
-            self.mask_keep.click(told(self.kept), everything, box, **QUIET)
+            self.mask_keep.click(told(self.kept), painted, box, **QUIET)
             self.mask_drop.click(told(self.dropped), everything, box, **QUIET)
             self.mask_box.expand(told(self.turned), everything, box, **QUIET)
 
-        self.run.click(told(self.started), everything, [self.jobs, self.drawn, self.stop], **QUIET)
+        self.run.click(told(self.started), painted, [self.jobs, self.drawn, self.stop], **QUIET)
         self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
         shown = [
             self.jobs,
