@@ -154,7 +154,7 @@ def test_every_page_opens(page: Any, language: str) -> None:
     """In both languages; `page` itself sees to it that nothing fails and nothing is asked of another host."""
     if language == "ko":
         page.click("#vd-language")
-        page.wait_for_selector(f"#vd-tabs button[role=tab]:text-is('{words.text('tab_make', 'ko')}')")
+        page.wait_for_selector(f"#vd-tabs button[role=tab]:text-is('{words.text('tab_edit', 'ko')}')")
     for name in PAGES:
         browser.tab(page, name, language)
 
@@ -179,7 +179,7 @@ def test_theme_and_language_are_kept(page: Any) -> None:
     page.click("#vd-language")
     for _ in range(2):
         page.wait_for_selector("html[lang=ko]")
-        page.wait_for_selector(f"#vd-tabs button[role=tab]:text-is('{words.text('tab_make', 'ko')}')")
+        page.wait_for_selector(f"#vd-tabs button[role=tab]:text-is('{words.text('tab_edit', 'ko')}')")
         assert page.evaluate("document.body.classList.contains('dark')") != before
         page.reload()
 

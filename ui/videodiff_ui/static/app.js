@@ -8,6 +8,7 @@ const videodiff = (window.videodiff = {});
 
 const LANGUAGES = ["en", "ko"];
 let words = {};
+let tabs = {}; // the key of a page's tab by what it says, in any language
 
 // The text of a key in the reader's language, `{name}` replaced from `values`.
 videodiff.word = (key, values = {}) =>
@@ -30,6 +31,14 @@ function translate(root) {
       element.title = text;
       element.setAttribute("aria-label", text);
     }
+  }
+}
+
+// Gradio follows a change of language only in the tab that is open; here all do, those behind the dots as well.
+function translateTabs() {
+  for (const button of document.querySelectorAll("#vd-tabs .tab-wrapper button, #vd-tabs .overflow-dropdown button")) {
+    const said = button.textContent.trim();
+    if (said in tabs && words[tabs[said]] !== said) button.textContent = words[tabs[said]];
   }
 }
 
@@ -77,9 +86,14 @@ function switchTheme() {
 
 async function showLanguage() {
   const language = videodiff.language();
-  words = await (await fetch(`videodiff/words/${language}.json`)).json();
+  const read = async (name) => (await fetch(`videodiff/words/${name}.json`)).json();
+  const all = Object.fromEntries(await Promise.all(LANGUAGES.map(async (name) => [name, await read(name)])));
+  words = all[language];
+  for (const texts of Object.values(all))
+    for (const [key, text] of Object.entries(texts)) if (key.startsWith("tab_")) tabs[text] = key;
   document.documentElement.lang = language;
   translate(document);
+  translateTabs();
   // Gradio's own labels follow the browser's language; the module that knows better is already on the page.
   if (!navigator.language.startsWith(language)) {
     const core = performance.getEntriesByType("resource").find(({ name }) => /\/assets\/core-[^/]*\.js$/.test(name));
@@ -142,6 +156,7 @@ new MutationObserver(() => {
     waiting = false;
     wake();
     translate(document);
+    translateTabs();
   });
 }).observe(document.documentElement, { childList: true, subtree: true });
 
