@@ -14,7 +14,7 @@ import numpy as np
 from videodiff import video
 from videodiff.errors import UserError
 from videodiff.jobs import Store
-from videodiff.settings import TASKS, Task, parse_crop, validate
+from videodiff.settings import TASKS, Reading, Task, parse_crop, validate
 from videodiff_ui import timeline
 
 READING = ("start", "end", "crop", "fps", "stride")
@@ -65,11 +65,11 @@ def keep(upload: Path, store: Store) -> Path:
 
 
 def part_of(values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The settings of reading that differ from taking all of it."""
-    given = {name: values.get(name) for name in READING}
-    if isinstance(given["crop"], str):
-        given["crop"] = given["crop"].strip()
-    return tuple((name, value) for name, value in given.items() if value and (name, value) != ("stride", 1))
+    """The settings of reading, as typed on the page, that differ from taking all of it; UserError if one is wrong."""
+    typed = {name: value for name in READING if (value := values.get(name)) not in (None, "")}
+    reading = validate(Reading, typed)
+    fields = Reading.model_fields
+    return tuple((name, value) for name in READING if (value := getattr(reading, name)) != fields[name].default)
 
 
 def take(path: Path, values: Mapping[str, Any], last: Taken | None = None) -> Taken:

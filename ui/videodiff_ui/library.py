@@ -27,7 +27,7 @@ from videodiff_ui.words import _
 
 PAGE = 24
 STATES = (WAITING, RUNNING, PAUSED, DONE, FAILED, CANCELLED)
-HOME = {"edit": "edit", "vary": "edit", "restore": "restore"}
+HOME = {"edit": "edit", "vary": "edit", "morph": "edit", "restore": "restore"}
 """The tab a task is asked for on; the others on Make."""
 
 

@@ -191,6 +191,7 @@ def draw(view: View, result: str) -> Html:
         ),
         tag("div", class_="vd-marks", aria_hidden="true"),
         class_="vd-player",
+        data_key=f"{result} {view.before}",
         data_fps=view.fps,
         data_frames=view.frames,
         data_new=",".join(map(str, view.new)),

@@ -53,7 +53,8 @@ def parse(text: str, frames: int) -> Marks:
         marks = Marks(
             frames,
             tuple(sorted({int(place) for place in found["wanted"]})),
-            *(min(max(0, int(found[name])), 100_000) for name in ("before", "after")),
+            before=min(max(0, int(found["before"])), 100_000),
+            after=min(max(0, int(found["after"])), 100_000),
             factor=int(found["factor"]),
             slow=found["slow"] is True,
             loop=found["loop"] is True,
@@ -107,8 +108,8 @@ def request_of(marks: Marks) -> tuple[str, dict[str, Any]]:
 def marks_of(kind: str, settings: dict[str, Any], frames: int) -> Marks:
     """The marks that show a request, as far as the strip can: the inverse of `request_of`."""
     if kind == "predict":
-        name = "before" if settings.get("direction") == "backward" else "after"
-        return Marks(frames, **{name: int(settings.get("frames") or 16)})
+        number, backward = int(settings.get("frames") or 16), settings.get("direction") == "backward"
+        return Marks(frames, before=number) if backward else Marks(frames, after=number)
     if kind == "loop":
         return Marks(frames, after=int(settings.get("frames") or 8), loop=True)
     if kind == "interpolate":

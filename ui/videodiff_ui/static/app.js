@@ -46,19 +46,23 @@ function translateTabs() {
 
 const widgets = [];
 
-// Calls `start(element)` once for every element that matches, now or whenever Gradio puts it on the page.
+// Calls `start(element)` once for every element that matches, now or whenever Gradio puts it on the page. Gradio turns an
+// element into the next one in place, listeners and all; one whose data-key has changed is therefore made anew.
 videodiff.widget = (selector, start) => {
-  widgets.push({ selector, start, seen: new WeakSet() });
+  widgets.push({ selector, start, seen: new WeakMap() });
   wake();
 };
 
 function wake() {
   for (const { selector, start, seen } of widgets)
-    for (const element of document.querySelectorAll(selector))
-      if (!seen.has(element)) {
-        seen.add(element);
-        start(element);
-      }
+    for (const element of document.querySelectorAll(selector)) {
+      const key = element.dataset.key ?? "";
+      if (seen.get(element) === key) continue;
+      const fresh = seen.has(element) ? element.cloneNode(true) : element;
+      if (fresh !== element) element.replaceWith(fresh);
+      seen.set(fresh, key);
+      start(fresh);
+    }
 }
 
 // Puts a value into the hidden textbox with this elem_id, as if it had been typed; its event then reaches Python.
@@ -158,7 +162,7 @@ new MutationObserver(() => {
     translate(document);
     translateTabs();
   });
-}).observe(document.documentElement, { childList: true, subtree: true });
+}).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-key"] });
 
 showTheme();
 showLanguage();

@@ -33,6 +33,7 @@
     };
 
     const show = () => {
+      if (!root.contains(after)) return; // turned into something else
       const now = place();
       seek.value = now;
       const word = made.has(now) ? ` · ${videodiff.word("player.new")}` : "";
@@ -73,7 +74,7 @@
     }
 
     const tick = () => {
-      if (!root.isConnected) return;
+      if (!root.isConnected || !root.contains(after)) return;
       if (!after.paused) show();
       requestAnimationFrame(tick);
     };
