@@ -11,7 +11,6 @@ pytest.importorskip("playwright")
 
 import browser
 from browser import until
-from playwright.sync_api import TimeoutError
 
 from videodiff import video
 from videodiff.jobs import CANCELLED, DONE, RUNNING
@@ -195,40 +194,54 @@ def test_the_trimmed_part_is_what_is_used(app: Any, page: Any, clip: Path) -> No
 
 
 def paint(page: Any, prefix: str, left: float, top: float, right: float, bottom: float) -> None:
-    """Paint lines on the editor's canvas, in shares of its box."""
-    page.locator(f"#{prefix}-mask-keep").scroll_into_view_if_needed()
-    box = page.locator(f"#{prefix}-editor canvas").first.bounding_box()
+    """Paint an area of the painter's canvas, in shares of its box, by one stroke there and back."""
+    canvas = page.locator(f"#{prefix}-painter canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+
+    def move(x: float, y: float) -> None:
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=6)
+
+    move(left, top)
+    page.mouse.down()
     for y in np.linspace(top, bottom, 4):
-        page.mouse.move(box["x"] + left * box["width"], box["y"] + y * box["height"])
-        page.mouse.down()
-        page.mouse.move(box["x"] + right * box["width"], box["y"] + y * box["height"], steps=6)
-        page.mouse.up()
+        move(left, y)
+        move(right, y)
+    page.mouse.up()
 
 
-@pytest.mark.slow  # the canvas takes up its picture late where others compute
+def keyframes(page: Any, places: str) -> None:
+    """Wait until these frames have a mask of their own."""
+    page.wait_for_selector(f"#vd-mask-facts [data-keys='{places}']")
+
+
+def turn(page: Any, place: int) -> None:
+    """Choose the frame to paint on."""
+    frame = page.locator("#vd-mask-frame input[type=number]")
+    frame.fill(str(place))
+    frame.press("Enter")
+    page.wait_for_selector(f"#vd-painter [data-place='{place}']")
+
+
 def test_of_a_clip_under_a_painted_mask_only_the_mask_changes(app: Any, page: Any, clip: Path) -> None:
     put_in(page, clip)
     page.locator("#vd-task label:has-text('Infill')").click()
     page.locator("#vd-mask button").first.click()
-    page.wait_for_selector("#vd-editor canvas")
-    frame = page.locator("#vd-mask-frame input[type=number]")
-    for place, (left, right) in ((0, (0.35, 0.42)), (11, (0.55, 0.62))):
-        if place:
-            frame.fill(str(place))
-            frame.press("Enter")
-            frame.blur()
-            page.wait_for_selector(f"#vd-mask-facts [data-frame='{place}']")
-            page.click("#vd-mask-drop")
-        page.wait_for_selector(f"#vd-mask-facts [data-frame='{place}'][data-clear]")
-        for _ in range(6):  # the canvas does not say when it has taken up its picture: paint until it is kept
-            paint(page, "vd", left, 0.45, right, 0.55)
-            page.click("#vd-mask-keep")
-            try:
-                page.wait_for_selector(f"#vd-mask-facts [data-keys$='{place}']", timeout=6000)
-                break
-            except TimeoutError:
-                continue
-        page.wait_for_selector(f"#vd-mask-facts [data-keys$='{place}']")
+    page.wait_for_selector("#vd-painter [data-place='0']")
+    paint(page, "vd", 0.35, 0.45, 0.42, 0.55)
+    keyframes(page, "0")
+    turn(page, 11)
+    page.click("#vd-painter .vd-clear")
+    keyframes(page, "0, 11")
+    paint(page, "vd", 0.55, 0.45, 0.62, 0.55)
+    turn(page, 6)
+    paint(page, "vd", 0.1, 0.1, 0.2, 0.2)
+    keyframes(page, "0, 6, 11")
+    page.click("#vd-mask-drop")
+    keyframes(page, "0, 11")
+    page.click("#vd-mask-earlier")
+    page.wait_for_selector("#vd-painter [data-place='0']")
+    page.wait_for_selector("#vd-mask-earlier[disabled]")
     fill(page, steps=2, size=24)
     page.locator("#vd-container input").click()
     page.locator("ul[role=listbox] li:has-text('MKV')").click()

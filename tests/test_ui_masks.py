@@ -1,6 +1,7 @@
 """Masks between keyframes: exact at them, monotone between them, grown and feathered by as much as was said."""
 
 import itertools
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ pytest.importorskip("gradio")
 
 from videodiff import video
 from videodiff.errors import UserError
-from videodiff_ui import masks
+from videodiff_ui import masks, painter
 
 SIZE = (48, 64)
 Y, X = np.mgrid[: SIZE[0], : SIZE[1]]
@@ -95,10 +96,49 @@ def test_masks_of_another_clip_and_empty_ones_are_refused() -> None:
             made(wrong)
 
 
-def test_what_is_painted_is_read_and_a_mask_is_shown_as_a_tint() -> None:
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (24, 32), SIZE])
+def test_a_painted_mask_is_read_as_it_was_sent(size: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random(size) < 0.5
+    place, found = painter.parse(f"7 {size[0]}x{size[1]} {painter.pack(mask)}", 8, size)
+    assert place == 7
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, mask)
+
+
+SENT = painter.pack(disc(20, 20, 7))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        "0",
+        "0 48x64 ",
+        "{}",
+        f"12 48x64 {SENT}",  # a frame that the clip does not have
+        f"-1 48x64 {SENT}",
+        f"0 64x48 {SENT}",  # as many pixels, but another size
+        f"0 48x63 {SENT}",
+        f"0 48x64 {SENT[:-4]}",
+        f"0 48x64 {SENT[:-2]}==",  # as many letters, but fewer bytes
+        f"0 48x64 {SENT}AAAA",
+        f"0 48x64 {SENT[:-1]}<",
+        f"0 48x64 {SENT}\n",
+        f"٣ 48x64 {SENT}",  # digits of another script
+        f"0 48x64 {'A' * 10_000_000}",
+    ],
+    ids=lambda sent: sent[:12],
+)
+def test_anything_else_that_a_browser_sends_is_refused(sent: str) -> None:
+    with pytest.raises(UserError, match="choose the frame again"):
+        painter.parse(sent, 12, SIZE)
+
+
+def test_the_painter_starts_with_the_mask_of_its_frame() -> None:
     mask, frame = disc(20, 20, 7), np.full((*SIZE, 3), 100, np.uint8)
-    layer = np.zeros((*SIZE, 4), np.uint8)
-    layer[mask] = (*masks.INK, 255)
-    np.testing.assert_array_equal(masks.painted({"background": frame, "layers": [layer]}), mask)
-    assert not masks.painted(None).any()
-    np.testing.assert_array_equal((masks.tinted(frame, mask) != frame).any(2), mask)
+    drawn = painter.draw(frame, mask, 3)
+    sent = re.search(r'data-mask="([^"]+)"', drawn)
+    assert sent is not None
+    assert 'data-place="3"' in drawn
+    np.testing.assert_array_equal(painter.parse(f"3 48x64 {sent[1]}", 4, SIZE)[1], mask)
+    assert painter.draw(frame, mask, 3) != drawn  # so that what was painted since is taken back

@@ -9,7 +9,7 @@ import gradio as gr
 from videodiff.errors import UserError
 from videodiff.presets import QUALITIES
 from videodiff.settings import TASKS
-from videodiff_ui import export, models, said, timeline
+from videodiff_ui import export, models, painter, said, timeline
 from videodiff_ui.context import App
 from videodiff_ui.form import Form, plain
 from videodiff_ui.words import _
@@ -54,7 +54,6 @@ class Desk:
         self.id = "vd" if name == "make" else f"vd-{name}"
         self.taken = gr.State(None)  # intake.Taken | None
         self.keyframes = gr.State({})  # frame -> bool [h w]
-        self.under = gr.State(None)  # bool [h w] that the editor shows under what is painted, or None
         self.jobs = gr.State(None)  # the jobs shown, newest run; None before the page has looked for them
         self.drawn = gr.State(("", -1))  # what the result shows, and the version of the store that was drawn
         with gr.Row(elem_classes="vd-desk"):
@@ -128,21 +127,17 @@ class Desk:
             _("field.mask"), open=False, elem_id=f"{name}-mask", visible="mask" in TASKS[self.kinds[0]].model_fields
         ) as self.mask_box:
             self.mask_frame = gr.Slider(0, 1, step=1, value=0, label=_("make.mask_frame"), elem_id=f"{name}-mask-frame")
-            self.editor = gr.ImageEditor(
-                type="numpy",
-                format="png",
-                sources=[],
-                transforms=[],
-                layers=False,
-                buttons=[],
-                brush=gr.Brush(colors=["#14b8a6"], color_mode="fixed", default_color="#14b8a6", default_size=12),
-                eraser=gr.Eraser(default_size=12),
-                label=_("make.paint"),
-                elem_id=f"{name}-editor",
-            )
+            self.painter = painter.component(f"{name}-painter")
             with gr.Row():
-                self.mask_keep = gr.Button(_("make.mask_keep"), size="sm", min_width=90, elem_id=f"{name}-mask-keep")
-                self.mask_drop = gr.Button(_("make.mask_drop"), size="sm", min_width=90, elem_id=f"{name}-mask-drop")
+                self.mask_earlier = gr.Button(
+                    _("make.mask_earlier"), size="sm", min_width=90, interactive=False, elem_id=f"{name}-mask-earlier"
+                )
+                self.mask_later = gr.Button(
+                    _("make.mask_later"), size="sm", min_width=90, interactive=False, elem_id=f"{name}-mask-later"
+                )
+                self.mask_drop = gr.Button(
+                    _("make.mask_drop"), size="sm", min_width=90, interactive=False, elem_id=f"{name}-mask-drop"
+                )
             self.mask_facts = gr.HTML("", elem_id=f"{name}-mask-facts", padding=False, apply_default_css=False)
             with gr.Row():
                 self.grow = gr.Slider(-32, 32, step=1, value=0, label=_("make.grow"), min_width=120)

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from videodiff.errors import UserError
 from videodiff.jobs import DONE, PAUSED, RUNNING, WAITING, Job
 from videodiff.settings import TASKS, Task
-from videodiff_ui import estimate, export, intake, masks, player, said, timeline
+from videodiff_ui import estimate, export, intake, masks, painter, player, said, timeline
 from videodiff_ui.context import App
 from videodiff_ui.desk import HOME, OUTPUTS, PAGES, PRIVATE, QUIET, Desk, told
 from videodiff_ui.form import fields_of, plain
-from videodiff_ui.html import Html, picture, tag, word
+from videodiff_ui.html import Html, picture, tag
 
 ACTIVE = (WAITING, RUNNING, PAUSED)
 
@@ -41,12 +42,14 @@ class Page(Desk):
             *self.files.values(),
         }  # fmt: skip
         if self.mask_box is not None:
-            everything |= {self.under, self.mask_frame, self.grow, self.feather, self.mask_file}
-        # What is painted is sent to the server only where it is needed: each time it is an upload.
-        painted = everything | ({self.editor} if self.mask_box is not None else set())
+            everything |= {self.mask_frame, self.grow, self.feather, self.mask_file}
         clip_outputs = [self.taken, self.facts, self.use, self.strip, self.asked]
         if self.mask_box is not None:
-            clip_outputs += [self.keyframes, self.mask_frame, self.mask_box, self.mask_facts]
+            keys = [self.keyframes, self.mask_facts, self.mask_earlier, self.mask_later, self.mask_drop]
+            sheet = [self.painter, *keys]
+            clip_outputs += [self.mask_frame, *sheet]
+        # Strokes are taken one after another and none is left out; a run waits for those before it.
+        in_turn: dict[str, Any] = {**QUIET, "concurrency_id": f"{self.id}-mask", "concurrency_limit": 1}
 
         self.input.upload(told(self.uploaded), {self.input, *everything}, clip_outputs, **PRIVATE)
         self.input.clear(told(self.cleared), None, clip_outputs, **QUIET)
@@ -79,26 +82,18 @@ class Page(Desk):
             **QUIET,
         )
         if self.mask_box is not None:
-            box = [self.keyframes, self.under, self.editor, self.mask_facts]
-            self.mask_frame.release(told(self.turned), everything, box, **QUIET)
-            self.mask_keep.click(told(self.kept), painted, box, **QUIET)
-            self.mask_drop.click(told(self.dropped), everything, box, **QUIET)
-            self.mask_box.expand(told(self.turned), everything, box, **QUIET)
+            self.painter.input(told(self.painted), everything, keys, trigger_mode="multiple", **in_turn)
+            self.mask_frame.change(told(self.turned), everything, sheet, trigger_mode="always_last", **in_turn)
+            self.mask_earlier.click(told(self.to_keyframe(-1)), everything, self.mask_frame, **in_turn)
+            self.mask_later.click(told(self.to_keyframe(1)), everything, self.mask_frame, **in_turn)
+            self.mask_drop.click(told(self.dropped), everything, sheet, **in_turn)
 
-        self.run.click(told(self.started), painted, [self.jobs, self.drawn, self.stop], **QUIET)
+        self.run.click(told(self.started), everything, [self.jobs, self.drawn, self.stop], **in_turn)
         self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
         shown = [
-            self.jobs,
-            self.drawn,
-            self.progress,
-            self.preview,
-            self.stop,
-            self.variant,
-            self.result,
-            self.after,
-            self.download,
-            self.exported,
-        ]
+            self.jobs, self.drawn, self.progress, self.preview, self.stop, self.variant, self.result, self.after,
+            self.download, self.exported,
+        ]  # fmt: skip
         self.app.tick.tick(told(self.ticked), [self.jobs, self.drawn, self.variant], shown, **QUIET)
         self.variant.input(told(self.redraw), [self.jobs, self.variant], shown, **QUIET)
         self.again.click(told(self.made_again), [self.jobs, self.variant], [self.jobs, self.drawn], **QUIET)
@@ -147,7 +142,7 @@ class Page(Desk):
             self.asked: "",
         }
         if self.mask_box is not None:
-            updates |= {self.keyframes: {}, self.mask_facts: "", self.mask_box: gr.update(open=False)}
+            updates |= {self.painter: "", **self._keys({}, 0)}
         return updates
 
     def reread(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -169,10 +164,9 @@ class Page(Desk):
         }
         if self.mask_box is not None and (last is None or last.mask_size() != taken.mask_size()):
             updates |= {
-                self.keyframes: {},
                 self.mask_frame: gr.update(maximum=max(1, taken.total - 1), value=0),
-                self.mask_box: gr.update(open=False),  # the editor is drawn when it is opened: hidden, it cannot be
-                self.mask_facts: "",
+                self.painter: self._sheet(taken, {}, 0),
+                **self._keys({}, 0),
             }
         return updates
 
@@ -186,16 +180,7 @@ class Page(Desk):
         return {self.strip: strip, self.asked: self._says(marks)}
 
     def _says(self, marks: timeline.Marks) -> Html:
-        """What the marks ask for, or why they cannot be asked for."""
-        if self.name != "make":
-            return Html("")
-        try:
-            kind, settings = timeline.request_of(marks)
-        except UserError as error:
-            return tag("p", str(error), class_="vd-hint")
-        key = f"make.asks_{kind}" + ("_backward" if settings.get("direction") == "backward" else "")
-        values = {name: str(settings[name]) for name in ("frames", "factor", "missing") if name in settings}
-        return tag("p", word(key, **values), class_="vd-hint")
+        return said.asked(marks) if self.name == "make" else Html("")
 
     # --- the request
 
@@ -295,42 +280,51 @@ class Page(Desk):
 
     # --- the mask
 
-    def _painted(self, data: Mapping[Any, Any]) -> dict[int, Any]:
-        """The keyframes, and for the frame on the editor the mask that is under it with what was painted since."""
-        taken, keyframes = data[self.taken], dict(data[self.keyframes])
-        found, under = masks.painted(data[self.editor]), data[self.under]
-        if taken is not None and found.any() and found.shape == taken.mask_size():
-            keyframes[int(data[self.mask_frame])] = found if under is None else found | under
-        return keyframes
-
-    def kept(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """What is painted is the mask of this frame."""
-        keyframes = self._painted(data)
-        if int(data[self.mask_frame]) not in keyframes:
-            raise UserError("nothing is painted on this frame; paint where the clip is to change")
-        return {
-            self.keyframes: keyframes,
-            self.mask_facts: said.mask_facts(keyframes, int(data[self.mask_frame])),
-            self.editor: gr.skip(),
-        }
-
-    def dropped(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """This frame is no keyframe any more, and its picture is clear to be painted anew."""
-        place = int(data[self.mask_frame])
-        keyframes = {key: mask for key, mask in data[self.keyframes].items() if key != place}
-        return {self.keyframes: keyframes, **self._editor(data, keyframes, None)}
+    def painted(self, data: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:
+        """A stroke has ended: the mask that is seen is the keyframe of its frame."""
+        taken = data[self.taken]
+        if taken is None:
+            raise UserError("there is no clip yet; drop one above, then paint on it")
+        place, mask = painter.parse(str(event.painted), taken.total, taken.mask_size())
+        return self._keys({**data[self.keyframes], place: mask}, place)
 
     def turned(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Another frame is to be painted on: under the mask that is there by now."""
-        keyframes, place = data[self.keyframes], int(data[self.mask_frame])
-        return self._editor(data, keyframes, masks.at(keyframes, place) > 0 if keyframes else None)
-
-    def _editor(self, data: Mapping[Any, Any], keyframes: Mapping[int, Any], mask: Any) -> dict[Any, Any]:
-        taken, place = data[self.taken], int(data[self.mask_frame])
+        """Another frame is to be painted on, with the mask that is there by now."""
+        taken, keyframes, place = data[self.taken], data[self.keyframes], int(data[self.mask_frame])
         if taken is None:
-            return {self.editor: None, self.mask_facts: ""}
-        shown = {"background": masks.tinted(intake.frame(taken, place), mask), "layers": [], "composite": None}
-        return {self.editor: shown, self.under: mask, self.mask_facts: said.mask_facts(keyframes, place, mask is None)}
+            return {self.painter: ""}
+        return {self.painter: self._sheet(taken, keyframes, place), **self._keys(keyframes, place)}
+
+    def to_keyframe(self, step: int) -> Callable[[Mapping[Any, Any]], dict[Any, Any]]:
+        """The handler of a button that goes to the nearest keyframe before (-1) or after (1) the frame shown."""
+
+        def go(data: Mapping[Any, Any]) -> dict[Any, Any]:
+            place = data[self.mask_frame]
+            beyond = [key for key in data[self.keyframes] if (key - place) * step > 0]
+            return {self.mask_frame: min(beyond, key=lambda key: abs(key - place), default=place)}
+
+        return go
+
+    def dropped(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """This frame is no keyframe any more: its mask follows from the others."""
+        place = int(data[self.mask_frame])
+        keyframes = {key: mask for key, mask in data[self.keyframes].items() if key != place}
+        return self.turned({**data, self.keyframes: keyframes})
+
+    def _sheet(self, taken: intake.Taken, keyframes: Mapping[int, Any], place: int) -> Html:
+        """The painter on a frame, with the mask that the keyframes give it."""
+        mask = masks.at(keyframes, place) > 0 if keyframes else np.zeros(taken.mask_size(), bool)
+        return painter.draw(intake.frame(taken, place), mask, place)
+
+    def _keys(self, keyframes: Mapping[int, Any], place: int) -> dict[Any, Any]:
+        """Updates that keep these keyframes and say what can be done with them at a frame."""
+        return {
+            self.keyframes: keyframes,
+            self.mask_facts: said.mask_facts(keyframes),
+            self.mask_earlier: gr.update(interactive=any(key < place for key in keyframes)),
+            self.mask_later: gr.update(interactive=any(key > place for key in keyframes)),
+            self.mask_drop: gr.update(interactive=place in keyframes),
+        }
 
     def _mask_of(self, data: Mapping[Any, Any]) -> dict[str, Any]:
         """The mask as a file, if there is one: what was given, or what was painted."""
@@ -339,7 +333,7 @@ class Page(Desk):
             return {}
         if data[self.mask_file]:
             return {"mask": intake.keep(Path(data[self.mask_file]), self.app.store)}
-        keyframes = self._painted(data)
+        keyframes = data[self.keyframes]
         if not keyframes:
             return {}
         timed = {"start", "end", "fps"} & dict(taken.part).keys()

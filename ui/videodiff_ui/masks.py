@@ -8,7 +8,6 @@ last keyframe the mask stays as it is there.
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,7 @@ def frames(
 ) -> Iterator[np.ndarray]:
     """uint8 [h w] for each frame of a clip of this size (h, w); keyframes are of that size too."""
     if not any(mask.any() for mask in keyframes.values()):
-        raise UserError("nothing is painted; paint where the clip is to change, and keep the mask for its frame")
+        raise UserError("nothing is painted; paint where the clip is to change, or take back the keyframes")
     for place, mask in keyframes.items():
         if not 0 <= place < num_frames or mask.shape != size:
             raise UserError(
@@ -88,23 +87,3 @@ def write(path: Path, masks: Iterator[np.ndarray], fps: Fraction) -> Path:
     """A lossless clip of masks uint8 [h w], as `--mask` takes it."""
     video.write(path, (mask[..., None] for mask in masks), fps)
     return path
-
-
-def painted(editor: dict[str, Any] | None) -> np.ndarray:
-    """bool [h w], where an image editor's layers are not clear."""
-    layers = [layer for layer in (editor or {}).get("layers", ()) if layer is not None]
-    if not layers:
-        background = (editor or {}).get("background")
-        return np.zeros((0, 0) if background is None else background.shape[:2], bool)
-    return np.any([layer[..., 3] > 0 for layer in layers], axis=0)
-
-
-def tinted(frame: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """A frame uint8 [h w 3] with its mask, bool [h w], over it in colour."""
-    if mask is None:
-        return frame
-    return np.where(mask[..., None], frame // 2 + np.asarray(INK, np.uint8) // 2, frame)
-
-
-INK = (20, 184, 166)
-"""The colour masks are painted in."""

@@ -1,10 +1,11 @@
-"""What the pages for making clips say: of a clip, of masks, of a run."""
+"""What the pages for making clips say: of a clip, of marks and masks, of a run."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from videodiff.errors import UserError
 from videodiff.jobs import DONE, RUNNING, WAITING, Job
-from videodiff_ui import intake
+from videodiff_ui import intake, timeline
 from videodiff_ui.cards import lasting
 from videodiff_ui.form import plain
 from videodiff_ui.html import Html, join, tag, word
@@ -32,11 +33,22 @@ def clip_facts(taken: intake.Taken) -> Html:
     return join(*rows)
 
 
-def mask_facts(keyframes: Mapping[int, Any], place: int, clear: bool = False) -> Html:
-    """Which frames have a mask of their own, and what the editor shows."""
+def asked(marks: timeline.Marks) -> Html:
+    """What the marks on the strip ask for, or why they cannot be asked for."""
+    try:
+        kind, settings = timeline.request_of(marks)
+    except UserError as error:
+        return tag("p", str(error), class_="vd-hint")
+    key = f"make.asks_{kind}" + ("_backward" if settings.get("direction") == "backward" else "")
+    values = {name: str(settings[name]) for name in ("frames", "factor", "missing") if name in settings}
+    return tag("p", word(key, **values), class_="vd-hint")
+
+
+def mask_facts(keyframes: Mapping[int, Any]) -> Html:
+    """Which frames have a mask of their own."""
     places = ", ".join(map(str, sorted(keyframes)))
     said = word("make.mask_frames", frames=places) if keyframes else word("make.mask_none")
-    return tag("p", said, class_="vd-hint", data_keys=places, data_frame=place, data_clear=clear)
+    return tag("p", said, class_="vd-hint", data_keys=places)
 
 
 def progress(jobs: list[Job], queue: list[Job], paused: str) -> Html:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 STYLES = ("app.css", "make.css", "lists.css")
-SCRIPTS = ("app.js", "player.js", "timeline.js")
+SCRIPTS = ("app.js", "player.js", "timeline.js", "painter.js")
 USER = "videodiff"
 """The name that goes with the password."""
 
