@@ -1,17 +1,23 @@
-"""What the queue costs: a job through a warm worker against the bare library, and how soon a cancel is obeyed.
+"""What the app costs: its start, a job through a warm worker against the bare library, how soon a cancel is obeyed.
 
-python benchmarks/app.py [--checkpoint motion] [--size 64] [--frames 40] [--rounds 7] [--cancels 20]
+python benchmarks/app.py [--checkpoint motion] [--size 64] [--frames 40] [--rounds 7] [--cancels 20] [--jobs 100]
 
 Bare runs and jobs alternate, with one thread each, and the ratios are those of their medians. `job` counts from the
 claim to the end, previews, journal, thumbnail and table included; `asked` from the request to the end, as a user sees
-it; `job cpu` the time of the processor, which other work on the machine disturbs less.
+it; `job cpu` the time of the processor, which other work on the machine disturbs less. The server is started as a user
+starts it, and looked at again after `--jobs` small jobs.
 """
 
 import argparse
+import json
 import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +26,7 @@ from videodiff import service
 from videodiff.events import Progress
 from videodiff.jobs import CANCELLED, DONE, FAILED, RUNNING, Store
 from videodiff.settings import Generate
-from videodiff.supervisor import Supervisor
+from videodiff.supervisor import Supervisor, memory
 from videodiff.worker import Keeper
 
 
@@ -31,6 +37,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cancels", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=100)
     given = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -41,6 +48,50 @@ def main() -> None:
             measure(store, watching, given, Path(folder))
         finally:
             watching.stop(kill=True)
+        serve(Path(folder) / "served", given)
+
+
+def serve(folder: Path, given: argparse.Namespace) -> None:
+    """The server's start, and what many jobs leave in it."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "videodiff", "ui", "--data", str(folder), "--port", "0", "--no-open"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        note = folder / "server.json"
+        while not note.is_file():
+            assert server.poll() is None, "the app ended"
+            time.sleep(0.01)
+        with urllib.request.urlopen(json.loads(note.read_text())["url"]) as page:
+            page.read()
+        print(f"page answers after     {time.perf_counter() - began:8.3f} s   server {in_megabytes(server.pid)}")
+        store = Store(folder)
+        request = Generate(checkpoint=given.checkpoint, width=64, height=64, frames=64, steps=8, threads=1)
+        began, seen = time.perf_counter(), set()
+        id = store.add(request).id
+        while store.get(id).state != DONE:
+            if (picture := store.preview(id)) is not None:
+                began = began if seen else time.perf_counter()
+                seen.add(picture)
+            time.sleep(0.01)
+        print(f"previews a second      {len(seen) / (time.perf_counter() - began):8.2f}")
+        before = cached(store)
+        small = request.model_copy(update={"frames": 3, "steps": 1})
+        for id in [store.add(small.model_copy(update={"seed": number})).id for number in range(given.jobs)]:
+            wait(store, id, DONE)
+        grown = cached(store) - before
+        print(f"after {given.jobs:3} jobs         cache {grown:+} bytes   server {in_megabytes(server.pid)}")
+        Supervisor(store).stop(kill=True)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+
+
+def cached(store: Store) -> int:
+    return sum(file.stat().st_size for file in store.cache.rglob("*") if file.is_file())
+
+
+def in_megabytes(pid: int) -> str:
+    return f"{(memory(pid) or 0) / 1e6:.0f} MB"
 
 
 def measure(store: Store, watching: Supervisor, given: argparse.Namespace, folder: Path) -> None:
