@@ -79,20 +79,21 @@ def supervised(store, **more):
 
 def test_a_job_becomes_what_the_library_makes(store, request_, tmp_path):
     request = request_()
-    job = store.add(request)
+    job = store.add(request, suffix=".mkv")
     run_here(store)
     done = store.get(job.id)
     assert (done.state, done.error, done.exit_code) == (DONE, "", None), done.error
-    list(service.run(request.model_copy(update={"output": tmp_path / "bare.mp4"})))
-    made, bare = (video.read(path, trusted=True).frames for path in (done.output, tmp_path / "bare.mp4"))
-    np.testing.assert_array_equal(made, bare)
+    list(service.run(request.model_copy(update={"output": tmp_path / "bare.mkv"})))
+    made, bare = (video.read(path, trusted=True).frames for path in (done.output, tmp_path / "bare.mkv"))
+    # Kernels may sum in another order where memory lies otherwise: a byte may round to its neighbour.
+    np.testing.assert_allclose(made.astype(int), bare.astype(int), atol=1)
     assert done.done == done.total > 0
     assert done.digest
     assert done.thumbnail is not None
     assert done.finished >= done.started >= done.created
     assert not store.work_folder(job.id).exists()
     assert sorted(p.name for p in done.folder.iterdir()) == [
-        "job.log", "seed1.generate.mp4", "seed1.generate.mp4.json", "thumbnail.jpg"
+        "job.log", "seed1.generate.mkv", "seed1.generate.mkv.json", "thumbnail.jpg"
     ]  # fmt: skip
 
 
