@@ -288,3 +288,17 @@ def test_results_go_on_from_page_to_page(app: Any, page: Any, clip: Path) -> Non
     page.wait_for_selector("#vd-edit-result .vd-player")
     page.click("#vd-edit-send-restore")
     page.wait_for_selector("#vd-restore-timeline .vd-cell")
+
+
+def test_variants_of_an_example_play_side_by_side(app: Any, page: Any) -> None:
+    page.click("#vd-example")
+    page.wait_for_selector("#vd-timeline .vd-cell")
+    fill(page, frames=3, steps=1, size=24)
+    page.locator("#vd-variants input").fill("2")
+    page.locator("#vd-variants input").press("Tab")
+    last = run(page, app)
+    jobs = [app.job(id, DONE) for id in sorted(job.id for job in app.store.list(limit=2))]
+    assert last in [job.id for job in jobs]
+    assert jobs[1].settings["seed"] == jobs[0].settings["seed"] + 1
+    page.wait_for_function("document.querySelectorAll('#vd-grid video').length === 2")
+    page.wait_for_function("[...document.querySelectorAll('#vd-grid video')].every((film) => film.currentTime > 0)")

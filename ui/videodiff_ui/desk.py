@@ -73,6 +73,7 @@ class Desk:
             self.history = gr.Dropdown(
                 [], label=_("make.history"), elem_id=f"{name}-history", value=None, min_width=160, filterable=True
             )
+            self.example = gr.Button(_("make.example"), size="sm", min_width=80, elem_id=f"{name}-example")
             self.camera_open = gr.Button(_("make.camera"), size="sm", min_width=80, elem_id=f"{name}-camera-open")
         self.camera = gr.Video(sources=["webcam"], label=_("make.camera"), visible=False, elem_id=f"{name}-camera")
         self.facts = gr.HTML(timeline.empty(), elem_id=f"{name}-facts", padding=False, apply_default_css=False)
@@ -170,6 +171,7 @@ class Desk:
 
     def _result(self) -> None:
         name = self.id
+        self.grid = gr.HTML("", elem_id=f"{name}-grid", padding=False, apply_default_css=False)
         self.variant = gr.Radio([], label=_("make.variant"), visible=False, elem_id=f"{name}-variant")
         self.result = gr.HTML(said.nothing_yet(), elem_id=f"{name}-result", padding=False, apply_default_css=False)
         with gr.Column(visible=False) as self.after:

@@ -19,6 +19,8 @@ from videodiff_ui import timeline
 
 READING = ("start", "end", "crop", "fps", "stride")
 """The settings that say which part of a clip is used."""
+EXAMPLE = Path(__file__).parent / "static" / "example.mp4"
+"""A rendered clip (`datasets/moving_layers.py`), for who has none at hand."""
 THUMBNAIL = (48, 64)
 MASK_SIDE = 256
 """Short side of a painted mask at most, in pixels, unless the picture is cropped: more than any network sees."""

@@ -53,6 +53,7 @@ class Page(Desk):
 
         self.input.upload(told(self.uploaded), {self.input, *everything}, clip_outputs, **PRIVATE)
         self.input.clear(told(self.cleared), None, clip_outputs, **QUIET)
+        self.example.click(told(self.exemplified), everything, clip_outputs, **PRIVATE)
         self.camera.change(told(self.recorded), {self.camera, *everything}, clip_outputs, **PRIVATE)
         self.camera_open.click(lambda: gr.update(visible=True), None, self.camera, **QUIET)
         self.history.focus(told(self.recent), None, self.history, **QUIET)
@@ -91,8 +92,8 @@ class Page(Desk):
         self.run.click(told(self.started), everything, [self.jobs, self.drawn, self.stop], **in_turn)
         self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
         shown = [
-            self.jobs, self.drawn, self.progress, self.preview, self.stop, self.variant, self.result, self.after,
-            self.download, self.exported,
+            self.jobs, self.drawn, self.progress, self.preview, self.stop, self.grid, self.variant, self.result,
+            self.after, self.download, self.exported,
         ]  # fmt: skip
         self.app.tick.tick(told(self.ticked), [self.jobs, self.drawn, self.variant], shown, **QUIET)
         self.variant.input(told(self.redraw), [self.jobs, self.variant], shown, **QUIET)
@@ -114,6 +115,10 @@ class Page(Desk):
         """A file was dropped: keep it, look through it, show its strip."""
         path = data[self.input]
         return self._with_clip(intake.keep(Path(path), self.app.store), data) if path else self.cleared()
+
+    def exemplified(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The clip that comes with the app is to be taken."""
+        return self._with_clip(intake.keep(intake.EXAMPLE, self.app.store), data)
 
     def recorded(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The camera gave a clip."""
@@ -414,6 +419,7 @@ class Page(Desk):
             value=chosen.id if chosen else None,
             visible=len(jobs) > 1,
         )
+        updates[self.grid] = said.variants([self._film(job) for job in done]) if len(jobs) > 1 else ""
         updates[self.after] = gr.update(visible=chosen is not None)
         updates[self.exported] = gr.update(visible=False)
         if chosen is None:
@@ -429,6 +435,10 @@ class Page(Desk):
         else:  # a folder of pictures: as an archive, by the export
             updates[self.download] = gr.update(visible=False)
         return updates
+
+    def _film(self, job: Job) -> str:
+        """The address of a finished clip, as a browser plays it."""
+        return player.address(self._given(player.playable(self._output(job), self.app.store.cache, trusted=True)))
 
     def _given(self, path: Path) -> str:
         """The path by which the page may ask for a film."""

@@ -71,3 +71,18 @@ def progress(jobs: list[Job], queue: list[Job], paused: str) -> Html:
         else:
             rows.append(tag("p", word(f"library.state_{job.state}"), class_="vd-hint"))
     return tag("div", *rows, aria_live="polite")
+
+
+def variants(films: list[str]) -> Html:
+    """Finished variants side by side, by the addresses of their films, numbered as they are chosen below."""
+    cells = [
+        tag(
+            "figure",
+            tag("video", src=film, muted=True, loop=True, playsinline=True, preload="auto"),
+            tag("figcaption", str(number)),
+            class_="vd-variant",
+            data_key=film,
+        )
+        for number, film in enumerate(films, 1)
+    ]
+    return tag("div", *cells, class_="vd-variants")

@@ -85,6 +85,11 @@
   };
 
   videodiff.widget(".vd-player", start);
+  videodiff.widget(".vd-variant", (cell) => {
+    const film = cell.querySelector("video");
+    film.muted = true; // as above
+    film.play().catch(() => {});
+  });
   const here = () => (current?.isConnected && current.offsetParent !== null ? current : null);
   videodiff.on("step", (by) => here()?.step(by));
   videodiff.on("play", () => here()?.toggle());
