@@ -46,7 +46,7 @@ def check_whole(store: Store, frames: int = 8) -> None:
             new = video.read(job.output, trusted=True).frames
             assert len(new) >= frames
     assert not [file for file in store.results.rglob("*") if ".tmp" in file.name or file.name.startswith(".")]
-    assert sqlite3.connect(store.folder / "jobs.sqlite3").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert sqlite3.connect(store.folder / "jobs.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])

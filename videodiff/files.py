@@ -20,6 +20,20 @@ def replace_file(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def folder_size(*folders: Path) -> int:
+    """Bytes of all files below folders, linked ones counted once; what goes away meanwhile counts nothing."""
+    sizes: dict[tuple[int, int], int] = {}
+    for folder in folders:
+        for top, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    found = os.lstat(os.path.join(top, name))
+                except FileNotFoundError:
+                    continue
+                sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())
+
+
 def hold(path: Path) -> BinaryIO | None:
     """The file, made if need be and locked for as long as it stays open; None if another process holds it.
 

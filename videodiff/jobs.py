@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from videodiff.errors import OutOfResources, UserError
+from videodiff.files import folder_size
 from videodiff.job import (
     CANCELLED,
     DONE,
@@ -285,9 +286,7 @@ class Store:
     def check_room(self) -> None:
         """OutOfResources where the disk is nearly full, or cache and uploads are over their quota."""
         self.check_disk()
-        kept = sum(
-            file.stat().st_size for top in (self.cache, self.uploads) for file in top.rglob("*") if file.is_file()
-        )
+        kept = folder_size(self.cache, self.uploads)
         if kept > QUOTA:
             raise OutOfResources(
                 f"{self.cache} and {self.uploads} hold {kept / 1e9:.1f} GB, the limit is {QUOTA / 1e9:.0f} GB; "

@@ -1,13 +1,17 @@
 """What every page is given: the store, the shared components, and whose jobs a visitor may see."""
 
+import os
 import secrets
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
+import videodiff
 from videodiff.errors import UserError
 from videodiff.jobs import Job, Store
 
@@ -48,3 +52,20 @@ class App:
         copy.parent.mkdir(parents=True)
         shutil.copyfile(path, copy)
         return str(copy)
+
+
+def ask_command(*arguments: str, seconds: float) -> "subprocess.CompletedProcess[str]":
+    """What `videodiff` with these arguments says, in a process of its own: torch, and its troubles, stay there.
+
+    It is found where this server found it, installed or not. subprocess.TimeoutExpired after `seconds`.
+    """
+    root = str(Path(videodiff.__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "videodiff", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )

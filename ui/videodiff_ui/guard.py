@@ -14,6 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from videodiff.files import folder_size
+
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SAFE = ("GET", "HEAD", "OPTIONS")
 UPLOADS = "/gradio_api/upload"
@@ -51,7 +53,7 @@ class Quota:
     def take(self, size: int) -> bool:
         """Whether there is room for `size` bytes; if so they are set aside until `give`."""
         with self._lock:
-            if sum(map(folder_size, self.folders)) + self._promised + size > self.most:
+            if folder_size(*self.folders) + self._promised + size > self.most:
                 return False
             self._promised += size
             return True
@@ -60,17 +62,6 @@ class Quota:
         """The upload has ended: what it left counts from now on by what lies in the folders."""
         with self._lock:
             self._promised -= size
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder; a file that goes away meanwhile counts nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size
-        except FileNotFoundError:
-            continue
-    return total
 
 
 class Guard:

@@ -250,7 +250,9 @@ def _queue(app: App, view: View, request: gr.Request) -> Html:
         lines.append(notice(view.error, kind="error"))
     if why:
         go_on = None if app.public else button("resume-queue", "", word("library.resume_queue"))
-        lines.append(notice(word("library.queue_paused"), " ", why, " ", go_on or "", kind="error"))
+        lines.append(
+            notice(word("library.queue_paused"), " ", "" if app.public else why, " ", go_on or "", kind="error")
+        )
     if view.trashed is not None:
         said = tag("bdi", app.store.get(view.trashed).title)
         undo = button("undo", view.trashed, word("library.undo"))

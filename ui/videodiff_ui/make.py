@@ -408,7 +408,9 @@ class Page(Desk):
         now = f"{chosen.id if chosen else 0}/{len(done)}/{len(jobs)}"
         updates = {
             self.drawn: (now, version),
-            self.progress: said.progress(jobs, self.app.store.queue(), self.app.store.paused()),
+            self.progress: said.progress(
+                jobs, self.app.store.queue(), "" if self.app.public else self.app.store.paused()
+            ),
             self.preview: picture(preview, "", class_="vd-live") if preview else "",
             self.stop: gr.update(interactive=bool(active)),
         }

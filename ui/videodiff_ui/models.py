@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from videodiff.jobs import Store
 from videodiff.shelf import Description
 from videodiff_ui import card, cards, hub
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import App
+from videodiff_ui.context import App, ask_command
 from videodiff_ui.html import Html, join, tag, word
 from videodiff_ui.words import _
 
@@ -59,9 +58,8 @@ def choices(store: Store) -> list[tuple[str, str]]:
 
 def verify(folder: Path) -> None:
     """Load a checkpoint in a process of its own, which alone would suffer; CheckpointError with what is wrong."""
-    command = [sys.executable, "-P", "-m", "videodiff", "info", "--json", str(folder)]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        result = ask_command("info", "--json", str(folder), seconds=SECONDS)
     except subprocess.TimeoutExpired as error:
         raise CheckpointError(f"{folder} takes longer than {SECONDS} s to load; it is not added") from error
     if result.returncode:

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ MOST_FRAMES = 64
 MOST_SIDE = 256
 KEPT_SECONDS = 24 * 3600.0
 """How long a job and its files stay."""
+RETRY_SECONDS = 10.0
+"""After a call that failed."""
 
 
 class PublicStore(Store):
@@ -35,7 +38,8 @@ class PublicStore(Store):
     def add(self, settings: Settings, visitor: str = "", suffix: str = ".mp4") -> Job:
         """As `Store.add`. UserError for what only the owner of a machine may ask, LimitExceeded over a limit."""
         self.forget(time.time() - KEPT_SECONDS)
-        check(settings, (self.cache, self.uploads, self.results))
+        own = [job.folder for job in self.list(visitor=visitor, limit=1000)] if visitor else []
+        check(settings, (self.cache, self.uploads, *own))
         queue = self.queue()
         if len(queue) >= MOST_WAITING:
             raise LimitExceeded(f"{len(queue)} jobs wait already; try again in a while, or run videodiff yourself")
@@ -99,7 +103,11 @@ class Here:
     def _work(self) -> None:
         while not self._stopped.wait(0.25):
             if not self.store.paused() and any(job.state == WAITING for job in self.store.queue()):
-                self.call(str(self.store.folder))
+                try:
+                    self.call(str(self.store.folder))
+                except Exception:  # whatever the lender of the GPU says, such as that a quota is used up
+                    traceback.print_exc()
+                    self._stopped.wait(RETRY_SECONDS)
             for job in self.store.queue():
                 # The call has returned or was cut off at its time, so nothing runs any more.
                 if job.state == RUNNING:

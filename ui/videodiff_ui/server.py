@@ -164,7 +164,7 @@ def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int) -> st
         show_error=False,
         strict_cors=True,
         allowed_paths=[],
-        blocked_paths=[str(store.folder / "jobs.sqlite3")],
+        blocked_paths=[str(store.folder / "jobs.sqlite")],
         max_file_size=options.max_upload,
         run_history=False,
         enable_monitoring=False,

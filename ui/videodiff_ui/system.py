@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +15,7 @@ import gradio as gr
 from videodiff.jobs import RUNNING
 from videodiff.supervisor import memory
 from videodiff_ui.cards import facts, notice
-from videodiff_ui.context import App
+from videodiff_ui.context import App, ask_command
 from videodiff_ui.html import Html, join, tag, word
 from videodiff_ui.words import _
 
@@ -87,9 +86,8 @@ def _live(app: App) -> Html:
 
 def _machine() -> Html:
     """What `videodiff doctor` says, by groups."""
-    command = [sys.executable, "-P", "-m", "videodiff", "doctor", "--json"]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=DOCTOR_SECONDS, check=False)
+        asked = ask_command("doctor", "--json", seconds=DOCTOR_SECONDS)
     except subprocess.TimeoutExpired:
         return notice(word("system.no_answer", seconds=round(DOCTOR_SECONDS)), kind="error")
     if asked.returncode != 0:

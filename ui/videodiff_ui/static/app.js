@@ -137,7 +137,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     if (press("run")) event.preventDefault();
   } else if (event.key === "Escape") {
-    press("stop");
+    if (!typing(event.target)) press("stop"); // there it closes a list, or leaves the field
   } else if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) {
     return;
   } else if (event.key === " " && !pressable(event.target) && listeners.play.length) {
