@@ -158,6 +158,17 @@ def test_what_a_stranger_may_ask(store: PublicStore, tmp_path: Path) -> None:
     assert len(store.list()) == 1
 
 
+def test_a_result_can_be_read_by_its_owner_alone(store: PublicStore) -> None:
+    """Though its path can be guessed."""
+    job = store.add(Predict(input=store.uploads / "clip.mp4"), "anna")
+    assert job.output is None
+    made = job.folder / "made.mp4"
+    video.write(made, np.zeros((8, 16, 16, 3), np.uint8), fps=8)
+    with pytest.raises(UserError, match="shared machine"):
+        store.add(Predict(input=made), "berta")
+    assert store.add(Predict(input=made), "anna").visitor == "anna"
+
+
 def test_nobody_takes_the_whole_queue(store: PublicStore) -> None:
     """A few jobs each, and not without end together."""
     for _ in range(public.MOST_OWN):
@@ -173,14 +184,19 @@ def test_nobody_takes_the_whole_queue(store: PublicStore) -> None:
 
 
 def test_jobs_go_after_a_day(store: PublicStore) -> None:
-    """With all their files; those that wait stay."""
-    old, waiting = store.add(Generate(frames=2), "anna"), store.add(Generate(frames=2), "anna")
+    """With all their files; those that wait stay, and what they read."""
+    store_read = store.uploads / "clip.mp4"
+    old, waiting = store.add(Generate(frames=2), "anna"), store.add(Predict(input=store_read), "anna")
+    forgotten = store.uploads / "folder" / "clip.mp4"
+    forgotten.parent.mkdir()
+    shutil.copy(store_read, forgotten)
     store.cancel(old.id)
     store.forget(waiting.created + 1)
     assert [job.id for job in store.list()] == [waiting.id]
     assert store.get(waiting.id).state == WAITING
     assert not old.folder.exists()
     assert not list(store.trash.iterdir())
+    assert list(store.uploads.iterdir()) == [store_read]
 
 
 def test_jobs_are_done_in_this_process_where_gpus_are_lent(store: PublicStore, tiny: Path) -> None:

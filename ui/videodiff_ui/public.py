@@ -48,12 +48,18 @@ class PublicStore(Store):
         return super().add(settings, visitor, suffix)
 
     def forget(self, before: float) -> None:
-        """Remove the jobs made before a time, and all their files."""
-        for job in self.list(limit=1000):
+        """Remove the jobs made before a time and all their files, and the uploads no job waits for any more."""
+        for job in self.list(limit=100_000):
             if job.created < before and job.state not in (WAITING, RUNNING):
                 self.trash_job(job.id)
-        shutil.rmtree(self.trash)
-        self.trash.mkdir()
+        read = [path.resolve() for job in self.queue() for path in job.request().reads]
+        old = [one for one in self.uploads.iterdir() if one.lstat().st_mtime < before]
+        unread = [one for one in old if not any(path.is_relative_to(one.resolve()) for path in read)]
+        for one in (*unread, *self.trash.iterdir()):  # another thread may be at the same
+            if one.is_dir():
+                shutil.rmtree(one, ignore_errors=True)
+            else:
+                one.unlink(missing_ok=True)
 
 
 def check(settings: Settings, folders: tuple[Path, ...]) -> None:
