@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -105,6 +106,11 @@ class Supervisor:
                 self.trouble = ""
             except UserError as error:  # the disk of the table is full: the next look may find room
                 self.trouble = str(error)
+            except (
+                Exception
+            ) as error:  # a fault of ours: told in full, but jobs must not wait for a thread that is gone
+                self.trouble = f"{type(error).__name__}: {error}"
+                traceback.print_exc()
 
     def _begin(self) -> subprocess.Popen:
         fresh = not self._log.exists() or self._log.stat().st_size > MAX_LOG_BYTES

@@ -52,7 +52,8 @@ class PublicStore(Store):
         for job in self.list(limit=100_000):
             if job.created < before and job.state not in (WAITING, RUNNING):
                 self.trash_job(job.id)
-        read = [path.resolve() for job in self.queue() for path in job.request().reads]
+        requests = [job.request() for job in self.queue()]
+        read = [path.resolve() for one in requests if isinstance(one, Task) for path in one.reads]
         old = [one for one in self.uploads.iterdir() if one.lstat().st_mtime < before]
         unread = [one for one in old if not any(path.is_relative_to(one.resolve()) for path in read)]
         for one in (*unread, *self.trash.iterdir()):  # another thread may be at the same

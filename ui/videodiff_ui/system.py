@@ -81,6 +81,9 @@ def _live(app: App) -> Html:
         (word("system.folder"), str(app.store.folder)),
     ]
     told = notice(word("system.paused", why=why)) if why else None
+    trouble = getattr(app.jobs, "trouble", "")  # of a Supervisor; where GPUs are lent there is none
+    if trouble:
+        told = join(told, notice(trouble, kind="error"))
     return join(told, tag("h3", word("system.now")), facts(rows))
 
 

@@ -134,6 +134,8 @@ def request(
 ) -> Train:
     """The form as a request. `more` is JSON that goes over the preset; a run gets a folder of its own in `runs`."""
     out = _new(store.runs, name)
+    if any(job.settings.get("out") == str(out) for job in store.queue()):  # its folder is made when it begins
+        raise UserError(f"a run named {name.strip()!r} waits already; choose another name")
     try:
         further = json.loads(more) if more.strip() else {}
     except (ValueError, RecursionError) as error:
