@@ -175,7 +175,7 @@ def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int) -> st
         root_path="",
         footer_links=["settings"],
         favicon_path=str(STATIC / "icon.png"),
-        state_session_capacity=1000,
+        state_session_capacity=100,  # each page that was loaded keeps some MB
         i18n=I18N,
         theme=_theme(),
         head="".join(
