@@ -100,6 +100,12 @@ def page(app: Any, chromium: Any) -> Iterator[Any]:
         opened.watched.quiet()
 
 
+@pytest.fixture
+def quick(tiny: Path) -> dict[str, Any]:
+    """The settings of a quick run."""
+    return {"checkpoint": str(tiny), "seed": 1, "steps": 2, "device": "cpu", "precision": "float32"}
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Tests share the machine's cores."""

@@ -22,11 +22,6 @@ def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def quick(tiny):
-    return {"checkpoint": str(tiny), "seed": 1, "steps": 2, "device": "cpu", "precision": "float32"}
-
-
 def make_clip(path="clip.mkv", num_frames=9):
     video.write(path, np.random.default_rng(3).integers(0, 255, (num_frames, 16, 16, 3), np.uint8), 8, overwrite=True)
 

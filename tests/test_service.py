@@ -38,12 +38,6 @@ def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def quick(tiny):
-    """The settings of a quick run."""
-    return {"checkpoint": str(tiny), "seed": 1, "steps": 2, "device": "cpu", "precision": "float32"}
-
-
 def make_clip(path: str, num_frames: int = 9, size: tuple[int, int] = (16, 16), fps: float = 8) -> np.ndarray:
     """A lossless clip of noise and a drifting stripe; returns its frames."""
     frames = np.random.default_rng(num_frames).integers(0, 60, (num_frames, *size, 3), np.uint8)
