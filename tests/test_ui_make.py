@@ -64,6 +64,11 @@ def run(page: Any, app: Any, prefix: str = "vd") -> int:
     return max(new)
 
 
+def played(page: Any, film: str = "after") -> None:
+    """Wait until a film of the player can be seen."""
+    page.wait_for_function(f"document.querySelector('#vd-result .vd-{film}')?.readyState >= 2")
+
+
 def value(page: Any, name: str, prefix: str = "vd") -> str:
     """What a control shows."""
     return page.locator(f"#{prefix}-field-{name} :is(input, textarea)").last.input_value()
@@ -86,8 +91,8 @@ def test_upload_predict_watch_download(app: Any, page: Any, clip: Path) -> None:
         page.click("#vd-download")
     assert Path(download.value.path()).read_bytes() == job.output.read_bytes()
     # Both films play, and a step is a frame.
-    page.wait_for_function("document.querySelector('.vd-after').readyState >= 2")
-    page.wait_for_function("document.querySelector('.vd-before').readyState >= 2")
+    played(page)
+    played(page, "before")
     page.click(".vd-play")
     place = page.locator(".vd-place")
     page.locator(".vd-seek").evaluate("(e) => { e.value = 3; e.dispatchEvent(new Event('input')); }")
@@ -257,8 +262,7 @@ def test_of_a_clip_under_a_painted_mask_only_the_mask_changes(app: Any, page: An
     assert (np.diff(centres) >= -0.5).all()
     np.testing.assert_array_equal(after[~mask], before[~mask])
     assert (after[mask] != before[mask]).any()
-    page.wait_for_selector("#vd-result .vd-player")
-    page.wait_for_function("document.querySelector('.vd-after').readyState >= 2")  # though no browser plays FFV1
+    played(page)  # though no browser plays FFV1
 
 
 def test_a_wrong_setting_is_said_plainly_and_nothing_is_added(app: Any, page: Any, clip: Path) -> None:

@@ -48,7 +48,8 @@ class Page(Desk):
             keys = [self.keyframes, self.mask_facts, self.mask_earlier, self.mask_later, self.mask_drop]
             sheet = [self.painter, *keys]
             clip_outputs += [self.mask_frame, *sheet]
-        # Strokes are taken one after another and none is left out; a run waits for those before it.
+        # Strokes are taken one after another and none is left out. A run takes its turn among them and then begins, so it
+        # has all that was painted before it, and nobody waits for its mask to be written.
         in_turn: dict[str, Any] = {**QUIET, "concurrency_id": f"{self.id}-mask", "concurrency_limit": 1}
 
         self.input.upload(told(self.uploaded), {self.input, *everything}, clip_outputs, **PRIVATE)
@@ -89,15 +90,15 @@ class Page(Desk):
             self.mask_later.click(told(self.to_keyframe(1)), everything, self.mask_frame, **in_turn)
             self.mask_drop.click(told(self.dropped), everything, sheet, **in_turn)
 
-        self.run.click(told(self.started), everything, [self.jobs, self.drawn, self.stop], **in_turn)
-        self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
         shown = [
             self.jobs, self.drawn, self.progress, self.preview, self.stop, self.grid, self.variant, self.result,
             self.after, self.download, self.exported,
         ]  # fmt: skip
+        self.run.click(lambda: None, None, None, **in_turn).then(told(self.started), everything, shown, **QUIET)
+        self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
         self.app.tick.tick(told(self.ticked), [self.jobs, self.drawn, self.variant], shown, **QUIET)
         self.variant.input(told(self.redraw), [self.jobs, self.variant], shown, **QUIET)
-        self.again.click(told(self.made_again), [self.jobs, self.variant], [self.jobs, self.drawn], **QUIET)
+        self.again.click(told(self.made_again), [self.jobs, self.variant], shown, **QUIET)
         self.extend.click(told(self.extended), [self.jobs, self.variant], [self.app.inbox, self.app.tabs], **QUIET)
         for page, button in self.send.items():
             button.click(told(self.sender(page)), [self.jobs, self.variant], [self.app.inbox, self.app.tabs], **QUIET)
@@ -373,7 +374,12 @@ class Page(Desk):
             )
             for k in range(number)
         ]
-        return {self.jobs: [job.id for job in jobs], self.drawn: ("", -1), self.stop: gr.update(interactive=True)}
+        return self._begun(jobs, request)
+
+    def _begun(self, jobs: list[Job], request: gr.Request) -> dict[Any, Any]:
+        """Updates that show a run from its first moment; what was shown before goes."""
+        numbers = [job.id for job in jobs]
+        return {self.jobs: numbers} | self._drawn(numbers, "", self.app.store.version(), None, request)
 
     def stopped(self, jobs: list[int], request: gr.Request) -> Any:
         """Stop what is shown."""
@@ -463,8 +469,7 @@ class Page(Desk):
     def made_again(self, jobs: list[int], variant: int | None, request: gr.Request) -> Any:
         """The same request with another seed."""
         job = self._chosen(jobs, variant, request)
-        new = self.app.store.again(job.id, seed=random.SystemRandom().randrange(2**31))
-        return [new.id], ("", -1)
+        return self._begun([self.app.store.again(job.id, seed=random.SystemRandom().randrange(2**31))], request)
 
     def extended(self, jobs: list[int], variant: int | None, request: gr.Request) -> Any:
         """The result is the clip, and is to be continued."""
