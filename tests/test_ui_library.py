@@ -210,7 +210,7 @@ def test_markup_in_names_notes_and_errors_is_text(app: Any, library: Any, clip: 
 def test_a_visitor_of_a_public_server_sees_and_moves_only_their_own(tmp_path: Path, clip: Path) -> None:
     store = Store(tmp_path)
     with gr.Blocks():
-        shared = App(store, None, True, gr.State(), gr.Tabs(), gr.Timer())  # type: ignore[arg-type]
+        shared = App(store, None, True, gr.State(), gr.Tabs())  # type: ignore[arg-type]
     mine, theirs = gr.Request(session_hash="me"), gr.Request(session_hash="you")
     job = store.add(Predict(input=clip), visitor="me")
     assert f'data-job="{job.id}"' in "".join(library_page.render(shared, View(), mine))

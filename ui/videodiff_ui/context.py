@@ -7,13 +7,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 import videodiff
 from videodiff.errors import UserError
 from videodiff.jobs import Job, Store
+from videodiff_ui.html import tag
 
 if TYPE_CHECKING:
     from videodiff_ui.server import Jobs
@@ -30,8 +31,19 @@ class App:
     """{"task": str, "settings": dict, "input": str} or None: what another page sends to Make, Edit or Restore."""
     tabs: gr.Tabs
     """Ids: make, edit, restore, library, models, train, evaluate, system."""
-    tick: gr.Timer
-    """Every 0.7 s; what listens to it is private and shows no progress of its own."""
+
+    def pulse(self, page: str, every: float = 0, **listening: Any) -> None:
+        """Call a handler whenever a job changed while `page` is looked at, and when it is opened; see static/pulse.js.
+
+        An event of Gradio costs the browser some 50 ms, so there are none while nothing changes. `every`: seconds after
+        which it is called all the same. `listening`: fn, inputs and outputs of the event.
+        """
+        heard = "element.addEventListener('vd-pulse', () => trigger('input'));"
+        beat = gr.HTML(
+            tag("i", data_every=every), elem_id=f"vd-pulse-{page}", elem_classes="vd-pulse", js_on_load=heard,
+            padding=False, apply_default_css=False,
+        )  # fmt: skip
+        beat.input(**listening, api_visibility="private", show_progress="hidden", trigger_mode="always_last")
 
     def visitor(self, request: gr.Request) -> str:
         """Whose job it is: "" locally, the session's id on a public server."""

@@ -103,7 +103,7 @@ def build(app: App) -> None:
     views = [version, listed, shown, download]
     start.click(started, [protocol, folders, network, *numbers], [chosen, said, *views], **quiet)
     listed.click(clicked, chosen, [chosen, said, *views], **quiet)
-    app.tick.tick(ticked, [version, chosen], views, **quiet)
+    app.pulse("evaluate", fn=ticked, inputs=[version, chosen], outputs=views)
     app.tabs.select(lambda: gr.Dropdown(choices=models.choices(app.store)), None, network, **quiet)
 
 

@@ -96,7 +96,7 @@ def build(app: App) -> None:
     filters = [text, kinds, states, starred]
     for one in (text, kinds, states, starred):
         one.change(filtered, [view, *filters], [view, *parts], **quiet)
-    app.tick.tick(ticked, view, [view, *parts], **quiet)
+    app.pulse("library", fn=ticked, inputs=view, outputs=[view, *parts])
     for part in parts:
         part.click(clicked, view, [view, *parts, app.inbox, app.tabs], **quiet)
 

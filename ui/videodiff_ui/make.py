@@ -1,7 +1,7 @@
 """Make, Edit and Restore: a clip in, a request, a clip out. One build for the three tabs, which differ in their tasks.
 
 Handlers read the components, ask the modules beside this one, and return updates by component. A run only adds jobs to
-the store; what becomes of them is read again on every tick, so a page that is opened anew finds its run.
+the store; what becomes of them is read again whenever a job changes, so a page that is opened anew finds its run.
 """
 
 import random
@@ -96,7 +96,7 @@ class Page(Desk):
         ]  # fmt: skip
         self.run.click(lambda: None, None, None, **in_turn).then(told(self.started), everything, shown, **QUIET)
         self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
-        self.app.tick.tick(told(self.ticked), [self.jobs, self.drawn, self.variant], shown, **QUIET)
+        self.app.pulse(self.name, fn=told(self.ticked), inputs=[self.jobs, self.drawn, self.variant], outputs=shown)
         self.variant.input(told(self.redraw), [self.jobs, self.variant], shown, **QUIET)
         self.again.click(told(self.made_again), [self.jobs, self.variant], shown, **QUIET)
         self.extend.click(told(self.extended), [self.jobs, self.variant], [self.app.inbox, self.app.tabs], **QUIET)

@@ -5,6 +5,7 @@ jobs go to the table of `videodiff.jobs`, and a worker process does them.
 """
 
 import os
+import secrets
 import shutil
 import socket
 import threading
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 STYLES = ("app.css", "make.css", "lists.css")
-SCRIPTS = ("app.js", "player.js", "timeline.js", "painter.js")
+SCRIPTS = ("app.js", "pulse.js", "player.js", "timeline.js", "painter.js")
+VERSION = "videodiff/version/"
+"""Where a page asks whether a job has changed; a secret follows."""
 USER = "videodiff"
 """The name that goes with the password."""
 
@@ -82,8 +85,8 @@ Runner = Callable[[Store, str], Jobs]
 # The pages
 
 
-def build(store: Store, jobs: Jobs, options: Options) -> "gr.Blocks":
-    """The app: a tab for each page."""
+def build(store: Store, jobs: Jobs, options: Options, secret: str) -> "gr.Blocks":
+    """The app: a tab for each page. `secret` ends the address of the table's version, which only a page is told."""
     import gradio as gr
 
     from videodiff_ui import api, evaluate, html, library, make, models, system, train
@@ -91,11 +94,11 @@ def build(store: Store, jobs: Jobs, options: Options) -> "gr.Blocks":
     from videodiff_ui.words import _
 
     with gr.Blocks(title="videodiff", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as blocks:
-        gr.HTML(_header(html, options.public), elem_id="vd-header", padding=False, apply_default_css=False)
+        header = _header(html, options.public, f"./{VERSION}{secret}")
+        gr.HTML(header, elem_id="vd-header", padding=False, apply_default_css=False)
         inbox = gr.State(None)
-        tick = gr.Timer(0.7)
         with gr.Tabs(elem_id="vd-tabs") as tabs:
-            app = App(store, jobs, options.public, inbox, tabs, tick)
+            app = App(store, jobs, options.public, inbox, tabs)
             for name in ("make", "edit", "restore"):
                 with gr.Tab(_(f"tab_{name}"), id=name, elem_id=f"page-{name}"):
                     make.build(app, name)
@@ -111,7 +114,7 @@ def build(store: Store, jobs: Jobs, options: Options) -> "gr.Blocks":
     return blocks.queue(max_size=64, default_concurrency_limit=8, api_open=False)
 
 
-def _header(html: Any, public: bool) -> str:
+def _header(html: Any, public: bool, version: str) -> str:
     def switch(what: str, sign: str) -> str:
         return html.tag(
             "button", sign, type="button", class_="vd-switch", id=f"vd-{what}", data_title=f"switch_{what}_label"
@@ -123,6 +126,7 @@ def _header(html: Any, public: bool) -> str:
         html.tag("span", html.word("public_note"), class_="vd-note") if public else None,
         html.tag("span", switch("language", "A/가"), switch("theme", "◐"), class_="vd-switches"),
         class_="vd-header",
+        data_version=version,
     )
 
 
@@ -130,14 +134,19 @@ def _header(html: Any, public: bool) -> str:
 # Gradio's start
 
 
-def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int) -> str:
+def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int, secret: str) -> str:
     """Start answering; the address. What Gradio leaves open is closed by `guard.py`."""
     import gradio as gr
     from starlette.middleware import Middleware
-    from starlette.routing import Mount
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
     from videodiff_ui.words import FOLDER, I18N
+
+    def version(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(store.version()), headers={"Cache-Control": "no-store"})
 
     if not options.public:
         gr.set_static_paths([store.results])
@@ -187,6 +196,7 @@ def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int) -> st
             "routes": [
                 Mount("/videodiff/static", StaticFiles(directory=STATIC)),
                 Mount("/videodiff/words", StaticFiles(directory=FOLDER)),
+                Route(f"/{VERSION}{secret}", version),
             ],
         },
     )
@@ -250,8 +260,9 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = str(table.cache / "gradio")
         port = free_port(options.host, options.port)
         jobs = runner(table, options.device)
-        blocks = build(table, jobs, options)
-        url = launch(blocks, table, options, port)
+        secret = secrets.token_urlsafe(16)
+        blocks = build(table, jobs, options, secret)
+        url = launch(blocks, table, options, port, secret)
         jobs.start()
         single.tell(url)
         if options.port not in (0, port):

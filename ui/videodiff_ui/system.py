@@ -48,7 +48,7 @@ def build(app: App) -> None:
         app.store.resume()
         return _live(app)
 
-    app.tick.tick(refreshed, seen, [live, seen], **quiet)
+    app.pulse("system", every=2, fn=refreshed, inputs=seen, outputs=[live, seen])
     pause.click(paused, None, live, **quiet)
     resume.click(resumed, None, live, **quiet)
     check.click(lambda: tag("p", word("system.asking")), None, machine, **quiet).then(_machine, None, machine, **quiet)

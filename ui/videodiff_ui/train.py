@@ -122,7 +122,7 @@ def build(app: App) -> None:
     files.upload(uploaded, [files, name], [folder, said], api_visibility="private", show_progress_on=files)
     start.click(started, form, [chosen, said, *views], **quiet)
     runs.click(clicked, chosen, [chosen, said, *views], **quiet)
-    app.tick.tick(ticked, [version, chosen], views, **quiet)
+    app.pulse("train", fn=ticked, inputs=[version, chosen], outputs=views)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
