@@ -55,6 +55,7 @@ class Desk:
         self.taken = gr.State(None)  # intake.Taken | None
         self.keyframes = gr.State({})  # frame -> bool [h w]
         self.jobs = gr.State(None)  # the jobs shown, newest run; None before the page has looked for them
+        self.chosen = gr.State(None)  # the job whose result was chosen among variants
         self.drawn = gr.State(("", -1))  # what the result shows, and the version of the store that was drawn
         with gr.Row(elem_classes="vd-desk"):
             with gr.Column(scale=5, min_width=300):

@@ -48,8 +48,8 @@ class Page(Desk):
             keys = [self.keyframes, self.mask_facts, self.mask_earlier, self.mask_later, self.mask_drop]
             sheet = [self.painter, *keys]
             clip_outputs += [self.mask_frame, *sheet]
-        # Strokes are taken one after another and none is left out. A run takes its turn among them and then begins, so it
-        # has all that was painted before it, and nobody waits for its mask to be written.
+        # Strokes are taken one after another and none is left out. A run takes its turn among them and then begins, so
+        # it has all that was painted before it, and nobody waits for its mask to be written.
         in_turn: dict[str, Any] = {**QUIET, "concurrency_id": f"{self.id}-mask", "concurrency_limit": 1}
 
         self.input.upload(told(self.uploaded), {self.input, *everything}, clip_outputs, **PRIVATE)
@@ -96,13 +96,13 @@ class Page(Desk):
         ]  # fmt: skip
         self.run.click(lambda: None, None, None, **in_turn).then(told(self.started), everything, shown, **QUIET)
         self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
-        self.app.pulse(self.name, fn=told(self.ticked), inputs=[self.jobs, self.drawn, self.variant], outputs=shown)
-        self.variant.input(told(self.redraw), [self.jobs, self.variant], shown, **QUIET)
-        self.again.click(told(self.made_again), [self.jobs, self.variant], shown, **QUIET)
-        self.extend.click(told(self.extended), [self.jobs, self.variant], [self.app.inbox, self.app.tabs], **QUIET)
+        self.app.pulse(self.name, fn=told(self.ticked), inputs=[self.jobs, self.drawn, self.chosen], outputs=shown)
+        self.variant.input(told(self.redraw), [self.jobs, self.variant], [self.chosen, *shown], **QUIET)
+        self.again.click(told(self.made_again), [self.jobs, self.chosen], shown, **QUIET)
+        self.extend.click(told(self.extended), [self.jobs, self.chosen], [self.app.inbox, self.app.tabs], **QUIET)
         for page, button in self.send.items():
-            button.click(told(self.sender(page)), [self.jobs, self.variant], [self.app.inbox, self.app.tabs], **QUIET)
-        self.export.click(told(self.exporting), [self.jobs, self.variant, self.form_out], self.exported, **PRIVATE)
+            button.click(told(self.sender(page)), [self.jobs, self.chosen], [self.app.inbox, self.app.tabs], **QUIET)
+        self.export.click(told(self.exporting), [self.jobs, self.chosen, self.form_out], self.exported, **PRIVATE)
         self.app.inbox.change(
             told(self.received),
             {self.app.inbox, *everything},
@@ -366,14 +366,8 @@ class Page(Desk):
         if not 1 <= number <= 8:
             raise UserError(f"{number} variants; give 1 to 8")
         assert settings.seed is not None
-        jobs = [
-            self.app.store.add(
-                settings.model_copy(update={"seed": (settings.seed + k) % 2**63}),
-                self.app.visitor(request),
-                OUTPUTS[data[self.container]],
-            )
-            for k in range(number)
-        ]
+        requests = [settings.model_copy(update={"seed": (settings.seed + k) % 2**63}) for k in range(number)]
+        jobs = self.app.store.add_all(requests, self.app.visitor(request), OUTPUTS[data[self.container]])
         return self._begun(jobs, request)
 
     def _begun(self, jobs: list[Job], request: gr.Request) -> dict[Any, Any]:
@@ -398,7 +392,7 @@ class Page(Desk):
 
     def redraw(self, jobs: list[int], variant: int, request: gr.Request) -> dict[Any, Any]:
         """Another of the variants is to be shown."""
-        return self._drawn(jobs, "", self.app.store.version(), variant, request)
+        return {self.chosen: variant} | self._drawn(jobs, "", self.app.store.version(), variant, request)
 
     def _last(self, request: gr.Request) -> list[int]:
         visitor = self.app.visitor(request) if self.app.public else None
