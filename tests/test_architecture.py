@@ -41,6 +41,7 @@ LAYERS: list[set[str]] = [
         "guess",
         "smoothing",
         "job",
+        "room",
     },
     {"centred", "denoiser", "conditioning", "guidance", "likelihood", "baselines"},
     {"checkpoint", "restoration", "jobs"},

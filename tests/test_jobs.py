@@ -5,10 +5,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from videodiff import jobs
+from videodiff import jobs, room
 from videodiff.errors import OutOfResources, UserError
 from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, RUNNING, WAITING, Store
 from videodiff.settings import Bpd, Demo, Evaluate, Generate, Predict, Train
@@ -271,14 +272,54 @@ def test_a_wish_outlives_the_worker(store, wish, state):
 
 def test_a_disk_nearly_full_or_a_full_cache_is_told(store, monkeypatch):
     (store.cache / "a").write_bytes(b"12345")
-    monkeypatch.setattr(jobs, "LOW_WATER", 0)
+    monkeypatch.setattr(room, "LOW_WATER", 0)
     store.check_room()
-    monkeypatch.setattr(jobs, "QUOTA", 4)
+    store.quota = 4
     with pytest.raises(OutOfResources, match="cache"):
         store.check_room()
-    monkeypatch.setattr(jobs, "LOW_WATER", 10**18)
+    monkeypatch.setattr(room, "LOW_WATER", 10**18)
     with pytest.raises(OutOfResources, match="free"):
         store.check_room()
+
+
+def test_what_is_kept_for_convenience_goes_oldest_first_and_results_never(store, monkeypatch):
+    """Uploads no job reads, then the cache from its oldest file on, as far as needed; what is young stays."""
+
+    def kept(path, hours):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(100))
+        for one in (path, path.parent):
+            os.utime(one, (time.time() - 3600 * hours,) * 2)
+        return path
+
+    monkeypatch.setattr(room, "LOW_WATER", 0)
+    result = kept(store.results / "old" / "clip.mp4", 99)
+    read, unread = (kept(store.uploads / name / "clip.mp4", 50) for name in ("read", "unread"))
+    profile = kept(store.cache / "window" / "cookies", 99)
+    oldest, old, young = (kept(store.cache / "gradio" / f"{h}" / "film.mp4", h) for h in (9, 5, 0.5))
+    store.add(Predict(input=read))
+    store.quota = 600
+    store.check_room()
+    assert unread.exists()
+    store.quota = 400
+    store.check_room()
+    assert [path.exists() for path in (unread, oldest, old, young, read, profile, result)] == [
+        False,
+        False,
+        *[True] * 5,
+    ]
+    store.check_room(wanted=100)
+    assert [path.exists() for path in (old, young, read, profile, result)] == [False, *[True] * 4]
+    with pytest.raises(OutOfResources, match="--quota"):
+        store.check_room(wanted=200)
+    assert young.exists()
+
+
+def test_several_requests_are_added_all_or_none(store):
+    with pytest.raises(UserError):
+        store.add_all([Generate(frames=2, seed=1), Demo()])
+    assert store.list() == []
+    assert [job.settings["seed"] for job in store.add_all([Generate(seed=1), Generate(seed=2)])] == [1, 2]
 
 
 def test_a_table_that_cannot_grow_keeps_what_it_has(store):

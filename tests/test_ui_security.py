@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from videodiff import video
+from videodiff.errors import OutOfResources
 from videodiff_ui.guard import Guard, Quota
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -247,7 +248,10 @@ def test_room_is_given_back_whatever_becomes_of_an_upload(tmp_path: Path) -> Non
     async def send(message: Any) -> None:
         return None
 
-    quota = Quota(1000, (tmp_path,))
+    def full(wanted: int) -> None:
+        raise OutOfResources
+
+    quota = Quota(1000, (tmp_path,), full)
     guard = Guard(failing, {"localhost"}, False, quota, 10_000, False)
     headers = [(b"host", b"localhost"), (b"content-length", b"900")]
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}

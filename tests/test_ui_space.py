@@ -18,7 +18,7 @@ import yaml
 from videodiff import video
 from videodiff.errors import LimitExceeded, UserError
 from videodiff.jobs import DONE, WAITING
-from videodiff.settings import Bpd, Generate, Predict, Settings
+from videodiff.settings import Bpd, Edit, Generate, Interpolate, Predict, Settings
 from videodiff_ui import public
 from videodiff_ui.public import PublicStore
 
@@ -134,7 +134,8 @@ def store(tmp_path: Path) -> PublicStore:
 
 def test_what_a_stranger_may_ask(store: PublicStore, tmp_path: Path) -> None:
     """A clip that was put in, a shipped network, a modest size, no say in where the result goes."""
-    given = store.uploads / "clip.mp4"
+    given, long = store.uploads / "clip.mp4", store.uploads / "long.mp4"
+    video.write(long, np.zeros((public.MOST_READ // 2 + 1, 16, 16, 3), np.uint8), fps=10)
     assert store.add(Predict(input=given), "anna").visitor == "anna"
     outside = tmp_path / "own.mp4"
     shutil.copy(given, outside)
@@ -152,10 +153,18 @@ def test_what_a_stranger_may_ask(store: PublicStore, tmp_path: Path) -> None:
     for settings in refused:
         with pytest.raises(UserError, match="shared machine"):
             store.add(settings, "anna")
-    for settings in (Predict(input=given, steps=1000), Generate(frames=1000), Predict(input=given, size=1024)):
-        with pytest.raises(LimitExceeded, match="at most"):
+    for settings in (
+        Interpolate(input=long),
+        Edit(input=given, fps=1000),
+        Predict(input=given, steps=1000),
+        Generate(frames=1000),
+        Predict(input=given, size=1024),
+    ):
+        with pytest.raises(LimitExceeded, match="here"):
             store.add(settings, "anna")
     assert len(store.list()) == 1
+    store.add(Interpolate(input=long, end=10), "anna")
+    store.add(Predict(input=long), "anna")
 
 
 def test_a_result_can_be_read_by_its_owner_alone(store: PublicStore) -> None:
@@ -171,6 +180,9 @@ def test_a_result_can_be_read_by_its_owner_alone(store: PublicStore) -> None:
 
 def test_nobody_takes_the_whole_queue(store: PublicStore) -> None:
     """A few jobs each, and not without end together."""
+    with pytest.raises(LimitExceeded, match="fewer variants"):
+        store.add_all([Generate(frames=2)] * (public.MOST_OWN + 1), "anna")
+    assert store.queue() == []
     for _ in range(public.MOST_OWN):
         store.add(Generate(frames=2), "anna")
     with pytest.raises(LimitExceeded, match="of yours"):
@@ -181,6 +193,35 @@ def test_nobody_takes_the_whole_queue(store: PublicStore) -> None:
         store.add(Generate(frames=2), f"visitor {number}")
     with pytest.raises(LimitExceeded, match="wait already"):
         store.add(Generate(frames=2), "berta")
+
+
+def test_a_paused_queue_goes_on_by_itself(store: PublicStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while, as visitors cannot see to it."""
+    store.pause("job 1 ended its worker 2 times")
+    store.relent()
+    store.relent()
+    assert store.paused()
+    monkeypatch.setattr(public, "RESUME_SECONDS", 0)
+    store.relent()
+    assert not store.paused()
+
+
+def test_a_visitor_is_a_browser(space: Any, chromium: Any) -> None:
+    """Its library is the same after a reload, and another browser's is another."""
+    with browser.opened(chromium, space) as page, browser.opened(chromium, space) as other:
+        page.click("#vd-example")
+        page.wait_for_selector("#vd-timeline .vd-cell")
+        page.locator("#vd-field-frames input").fill("2")
+        page.locator("#vd-field-frames input").press("Tab")
+        page.click("#vd-run")
+        page.wait_for_selector("#vd-progress :is(progress, .vd-hint)")
+        page.reload()
+        browser.tab(page, "library")
+        page.wait_for_selector("#page-library :is(.vd-row, .vd-card)")
+        browser.tab(other, "library")
+        other.wait_for_selector("#page-library .vd-empty")
+        cookies = page.context.cookies()
+        assert [(one["name"], one["httpOnly"], one["secure"]) for one in cookies] == [("videodiff-visitor", True, True)]
 
 
 def test_jobs_go_after_a_day(store: PublicStore) -> None:
@@ -201,7 +242,8 @@ def test_jobs_go_after_a_day(store: PublicStore) -> None:
 
 def test_jobs_are_done_in_this_process_where_gpus_are_lent(store: PublicStore, tiny: Path) -> None:
     """The same table, the same result, without a worker; the call that lends is given the folder alone."""
-    job = super(PublicStore, store).add(Generate(frames=2, checkpoint=str(tiny), steps=1, seed=1, device="cpu"))
+    request = Generate(frames=2, checkpoint=str(tiny), steps=1, seed=1, device="cpu")
+    (job,) = super(PublicStore, store).add_all([request])  # not a network that visitors may choose
     lent = []
 
     def call(folder: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from videodiff import jobs, service, supervisor, video, worker
+from videodiff import room, service, supervisor, video, worker
 from videodiff.events import Metric, Note, Progress, Saved
 from videodiff.files import hold
 from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, RUNNING, WAITING, Store
@@ -304,15 +304,34 @@ def test_slow_steps_are_not_taken_for_a_hang(store, request_, monkeypatch):
     watch.tell()
 
 
+def test_a_lost_device_ends_the_worker_and_the_next_one_does_the_job(store, request_, monkeypatch):
+    """After a fault of CUDA everything in that process fails, so no other job is begun in it."""
+    import torch
+
+    def lost(*_, **__):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    first, second = store.add(request_(1)), store.add(request_(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "run", lost)
+        stopping = threading.Event()
+        worker.serve(store, "auto", idle=60, stopping=stopping)
+    assert stopping.is_set()
+    assert [store.get(job.id).state for job in (first, second)] == [WAITING, WAITING]
+    assert "the device is lost: CUDA error" in log_of(first)
+    worker.serve(store, "auto", idle=0, stopping=threading.Event())
+    assert [(store.get(job.id).state, store.get(job.id).attempts) for job in (first, second)] == [(DONE, 2), (DONE, 1)]
+
+
 # --- no room
 
 
 def test_a_queue_without_room_is_paused_and_says_why(store, request_, monkeypatch):
     store.add(request_())
-    monkeypatch.setattr(jobs, "LOW_WATER", 10**18)
+    monkeypatch.setattr(room, "LOW_WATER", 10**18)
     assert worker.next_job(store, "auto") is None
     assert "free" in store.paused()
-    monkeypatch.setattr(jobs, "LOW_WATER", 0)
+    monkeypatch.setattr(room, "LOW_WATER", 0)
     store.resume()
     assert worker.next_job(store, "auto") is not None
 
@@ -321,7 +340,7 @@ def test_a_job_stops_when_room_runs_out_and_goes_on_when_there_is_some(store, re
     monkeypatch.setattr(worker, "DISK_SECONDS", -1.0)
     job = store.add(request_())
     with monkeypatch.context() as patched:
-        counted(patched, lambda: patched.setattr(jobs, "LOW_WATER", 10**18), 5)
+        counted(patched, lambda: patched.setattr(room, "LOW_WATER", 10**18), 5)
         run_here(store)
     failed = store.get(job.id)
     assert (failed.state, failed.exit_code) == (FAILED, 6)
@@ -335,18 +354,18 @@ def test_a_job_stops_when_room_runs_out_and_goes_on_when_there_is_some(store, re
 def test_a_disk_full_at_any_byte_fails_the_job_alone(store, request_, monkeypatch):
     """The system refuses to let a file grow beyond n bytes: table, journal, spool, result, log and thumbnail alike."""
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(jobs, "LOW_WATER", 0)
+    monkeypatch.setattr(room, "LOW_WATER", 0)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     keeper = Keeper(lambda _: None)
     stopping = threading.Event()
     store._table.db.execute("PRAGMA wal_autocheckpoint = 5")  # the table's own file grows too
     told = 0
 
-    def room(*_):
+    def some(*_):
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         return False
 
-    monkeypatch.setattr(stopping, "wait", room)  # the end of a job waits for room, and gets some
+    monkeypatch.setattr(stopping, "wait", some)  # the end of a job waits for room, and gets some
     for limit in np.linspace(0, 16_000, 50).astype(int):
         job = store.add(request_(frames=12))
         claimed = store.claim("auto", os.getpid())
@@ -376,7 +395,7 @@ def test_a_small_disk_that_fills_up(tmp_path, request_, monkeypatch):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", small], capture_output=True).returncode:
         pytest.skip("mounting is not permitted here")
     try:
-        monkeypatch.setattr(jobs, "LOW_WATER", 0)
+        monkeypatch.setattr(room, "LOW_WATER", 0)
         store = Store(small)
         job = store.add(request_(frames=12))
         (small / "filler").write_bytes(b"0" * 150_000)

@@ -16,9 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "ui")]
 
-from videodiff.jobs import Store, data_folder  # noqa: E402 - found only with the lines above
-from videodiff.supervisor import Supervisor  # noqa: E402
-from videodiff_ui.public import Here, PublicStore, do_one  # noqa: E402
+from videodiff.jobs import data_folder  # noqa: E402 - found only with the lines above
+from videodiff_ui.public import Caretaker, Here, PublicStore, do_one  # noqa: E402
 from videodiff_ui.server import Options, Runner, serve  # noqa: E402
 
 GPU_SECONDS = 120
@@ -38,12 +37,12 @@ def main() -> None:
 def runner() -> Runner:
     """Who does the jobs: this process with a lent GPU, or a worker."""
     if find_spec("spaces") is None:
-        return lambda store, device: Supervisor(store, device)
+        return Caretaker
     import spaces
 
     lent = spaces.GPU(duration=GPU_SECONDS)(do_one)
 
-    def here(store: Store, device: str) -> Here:
+    def here(store: PublicStore, device: str) -> Here:
         return Here(store, lent)
 
     return here

@@ -53,6 +53,11 @@ def free_memory(device: torch.device) -> int | None:
     return int(line.split()[1]) * 1024
 
 
+def device_lost(error: Exception) -> bool:
+    """Whether an error leaves the device unusable for this process: after a fault CUDA answers with faults alone."""
+    return isinstance(error, torch.AcceleratorError)
+
+
 def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager:
     """Autocast for training; nothing in float32."""
     if precision == torch.float32:

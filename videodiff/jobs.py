@@ -18,8 +18,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videodiff.errors import OutOfResources, UserError
-from videodiff.files import folder_size
+from videodiff import room
+from videodiff.errors import UserError
 from videodiff.job import (
     CANCELLED,
     DONE,
@@ -39,10 +39,6 @@ from videodiff.video import clips_in
 
 __all__ = ["CANCELLED", "DONE", "FAILED", "PAUSED", "RUNNING", "WAITING", "Job", "Store", "data_folder"]
 
-LOW_WATER = 2 * 10**9
-"""Bytes that stay free on the disk of the data folder: a system without any does strange things."""
-QUOTA = 20 * 10**9
-"""Bytes that what is kept for convenience (cache and uploads) may take."""
 MOST_ATTEMPTS = 2
 """A job that ended its worker this often is not tried again by itself."""
 CRASH_SECONDS = 600.0
@@ -51,6 +47,7 @@ MOST_NOTES = 200
 """Of notes and of saved files, the last so many are kept."""
 
 Jobs = list[Job]
+Paths = list[Path]
 Devices = list[str]
 Figures = list[tuple[int, str, dict[str, float]]]
 
@@ -65,10 +62,13 @@ def data_folder() -> Path:
 
 
 class Store:
-    """A data folder with its table of jobs. One instance may be used from several threads."""
+    """A data folder with its table of jobs. One instance may be used from several threads.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
+    quota: bytes that cache and uploads may take.
+    """
+
+    def __init__(self, folder: Path, quota: int = room.QUOTA) -> None:
+        self.folder, self.quota = folder.absolute(), quota
         self.results, self.work, self.uploads = (self.folder / name for name in ("results", "work", "uploads"))
         self.cache, self.trash = self.folder / "cache", self.folder / "trash"
         self.checkpoints, self.runs = self.folder / "checkpoints", self.folder / "runs"
@@ -89,11 +89,19 @@ class Store:
     # Asking for work
 
     def add(self, settings: Settings, visitor: str = "", suffix: str = ".mp4") -> Job:
-        """Put a request at the end of the queue. Its paths are made absolute and what was left open is chosen.
+        """Put a request at the end of the queue; see `add_all`."""
+        return self.add_all([settings], visitor, suffix)[0]
+
+    def add_all(self, requests: Sequence[Settings], visitor: str = "", suffix: str = ".mp4") -> Jobs:
+        """Put requests at the end of the queue, all or none. Paths are made absolute and what was left open is chosen.
 
         A clip goes to `results/<date>-<id>-<kind>/<input stem>.<kind><suffix>` (a folder of clips: to that folder), a
         report into the same folder, a training run to `runs/`, unless the settings say where.
         """
+        with self._table.changing():
+            return [self.get(self._add(settings, visitor, suffix)) for settings in requests]
+
+    def _add(self, settings: Settings, visitor: str, suffix: str) -> int:
         if isinstance(settings, Demo):
             raise UserError("a demo writes into the working directory and cannot be queued; run `videodiff demo`")
         values = _absolute(settings.model_dump(), settings)
@@ -122,7 +130,7 @@ class Store:
             db.execute(
                 "UPDATE job SET settings = ?, folder = ? WHERE id = ?", (json.dumps(request.as_json()), name, id)
             )
-        return self.get(id)
+        return int(id)
 
     def again(self, id: int, **changes: Any) -> Job:
         """The same request with other settings, such as seed=7; where its result goes is chosen anew."""
@@ -283,24 +291,19 @@ class Store:
             db.execute("UPDATE fact SET value = '' WHERE name = 'paused'")
             db.execute("UPDATE fact SET value = '[]' WHERE name = 'crashes'")
 
-    def check_room(self) -> None:
-        """OutOfResources where the disk is nearly full, or cache and uploads are over their quota."""
-        self.check_disk()
-        kept = folder_size(self.cache, self.uploads)
-        if kept > QUOTA:
-            raise OutOfResources(
-                f"{self.cache} and {self.uploads} hold {kept / 1e9:.1f} GB, the limit is {QUOTA / 1e9:.0f} GB; "
-                "delete what is no longer needed there"
-            )
+    def check_room(self, wanted: int = 0) -> None:
+        """OutOfResources where the disk is nearly full, or `wanted` bytes more would bring what is kept over its quota.
 
-    def check_disk(self) -> None:
-        """OutOfResources where the disk is nearly full: the cheap half of `check_room`."""
-        free = shutil.disk_usage(self.folder).free
-        if free < LOW_WATER:
-            raise OutOfResources(
-                f"{free / 1e9:.1f} GB are free where {self.folder} lies, and {LOW_WATER / 1e9:.0f} GB are to stay "
-                "free; make room, then go on"
-            )
+        Before that the oldest of what is kept for convenience goes; results never do.
+        """
+        room.check_disk(self.folder)
+        room.make_room(self.quota, self.cache, self.uploads, self.unread, wanted)
+
+    def unread(self, before: float) -> Paths:
+        """The uploads made before a time that no job outside the trash was asked with."""
+        old = [path for path in self.uploads.iterdir() if path.lstat().st_mtime < before]
+        asked = [settings for (settings,) in self._table.rows("SELECT settings FROM job WHERE NOT trashed")]
+        return [path for path in old if not any(json.dumps(str(path))[1:-1] in settings for settings in asked)]
 
     # -----------------------------------------------------------------------------------------------------------------
     # The worker's side. What it does to a job has an effect only while the job is its own.

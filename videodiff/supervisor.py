@@ -115,6 +115,7 @@ class Supervisor:
     def _begin(self) -> subprocess.Popen:
         fresh = not self._log.exists() or self._log.stat().st_size > MAX_LOG_BYTES
         given = ["--data", str(self.store.folder), "--device", self.device, "--idle", str(self.idle)]
+        given += ["--quota", str(self.store.quota)]
         with open(self._log, "wb" if fresh else "ab") as log:
             return _apart(["-m", "videodiff.worker", *given], log, {}, self.store)
 

@@ -25,6 +25,7 @@ from videodiff.errors import OutOfResources, UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
 from videodiff.files import FULL, hold, replace_file
 from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, WAITING, Job, Store
+from videodiff.room import QUOTA, check_disk
 from videodiff.settings import Evaluate, Sampling, Settings, Task
 
 if TYPE_CHECKING:
@@ -47,12 +48,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="videodiff.worker", description="Do the jobs of a data folder.")
     parser.add_argument("--data", type=Path, required=True, help="the data folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--quota", type=int, default=QUOTA, help="bytes that cache and uploads may take")
     parser.add_argument("--idle", type=float, default=600, help="seconds without a job after which it ends")
     given = parser.parse_args(arguments)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    store = Store(given.data)
+    store = Store(given.data, given.quota)
     lock = hold(store.lock(given.device))
     for _ in range(20):  # a supervisor that looks whether a worker lives holds it for a moment
         if lock is not None or stopping.wait(POLL_SECONDS):
@@ -161,7 +163,7 @@ class Watch:
             self.reason = self.store.wish(self.job.id, os.getpid()) or ("stop" if self.stopping.is_set() else "")
         if now - self._disk_checked > DISK_SECONDS:
             self._disk_checked = now
-            self.store.check_disk()
+            check_disk(self.store.folder)
         if now - self._told > TELL_SECONDS:
             self.tell()
         return bool(self.reason)
@@ -221,6 +223,7 @@ class Watch:
 def perform(store: Store, job: Job, device: str, stopping: threading.Event, keeper: Keeper) -> None:
     """Do one claimed job and say what became of it, whatever happens."""
     from videodiff import service
+    from videodiff.compute import device_lost
     from videodiff.denoiser import Cancelled
 
     watch = Watch(store, job, stopping, PATIENCE if job.kind not in ("train", "evaluate", "bpd") else LONG_PATIENCE)
@@ -255,6 +258,11 @@ def perform(store: Store, job: Job, device: str, stopping: threading.Event, keep
     except UserError as error:
         _fail(store, job, watch, str(error), error.exit_code)
     except Exception as error:
+        if device_lost(error):  # another process may find it well, so this one ends, and the attempt counts
+            _log(job, f"the device is lost: {error}\n{traceback.format_exc()}")
+            stopping.set()
+            _surely(stopping, lambda: store.put_back(job.id, os.getpid(), counted=True))
+            return
         if isinstance(error, OSError) and error.errno in FULL:  # the log's or the thumbnail's; others are told above
             _fail(store, job, watch, "the disk is full; free some space and try again", OutOfResources.exit_code)
             return

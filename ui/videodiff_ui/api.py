@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from videodiff.errors import UserError
-from videodiff.jobs import PAUSED, RUNNING, WAITING, Job
+from videodiff.jobs import RUNNING, WAITING, Job
 from videodiff.settings import TASKS, validate
 from videodiff_ui.context import App
 from videodiff_ui.intake import keep
@@ -53,18 +53,24 @@ def _asking(app: App, kind: str) -> Callable[..., Any]:
             asked = app.store.add(validate(TASKS[kind], values, where=kind), app.visitor(request))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        while wait and app.store.get(asked.id).state in (WAITING, RUNNING, PAUSED):
+        while wait and _goes_on(app, asked.id):
             await asyncio.sleep(POLL_SECONDS)
         return _told(app, app.store.get(asked.id))
 
     line = (TASKS[kind].__doc__ or kind).strip().split("\n")[0]
     ask.__name__ = kind
     ask.__doc__ = (
-        f"{line} Adds a job and returns it at once, or with wait=True when it has ended.\n\n"
+        f"{line} Adds a job and returns it at once, or with wait=True when it has ended or is paused.\n\n"
         f"Args:\n    settings: The options of `videodiff {kind}` by name; files as uploads.\n"
         "    wait: Whether to return only when the job has ended."
     )
     return ask
+
+
+def _goes_on(app: App, number: int) -> bool:
+    """Whether a job will end by itself: one that is paused, or waits in a queue that is, does not."""
+    state = app.store.get(number).state
+    return state == RUNNING or (state == WAITING and not app.store.paused())
 
 
 def _plainly(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,10 +2,9 @@
 
 import os
 import secrets
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,9 @@ import gradio as gr
 
 import videodiff
 from videodiff.errors import UserError
+from videodiff.files import link_or_copy
 from videodiff.jobs import Job, Store
+from videodiff_ui.guard import COOKIE
 from videodiff_ui.html import tag
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class App:
     """{"task": str, "settings": dict, "input": str} or None: what another page sends to Make, Edit or Restore."""
     tabs: gr.Tabs
     """Ids: make, edit, restore, library, models, train, evaluate, system."""
+    _given: dict[Path, Path] = field(default_factory=dict, compare=False)
 
     def pulse(self, page: str, every: float = 0, **listening: Any) -> None:
         """Call a handler whenever a job changed while `page` is looked at, and when it is opened; see static/pulse.js.
@@ -46,8 +48,8 @@ class App:
         beat.input(**listening, api_visibility="private", show_progress="hidden", trigger_mode="always_last")
 
     def visitor(self, request: gr.Request) -> str:
-        """Whose job it is: "" locally, the session's id on a public server."""
-        return str(request.session_hash or "nobody") if self.public else ""
+        """Whose job it is: "" locally; on a public server the browser's cookie, or the session where there is none."""
+        return str(request.cookies.get(COOKIE) or request.session_hash or "nobody") if self.public else ""
 
     def own(self, job: int, request: gr.Request) -> Job:
         """A job this visitor may see and change. UserError if there is none, or it is someone else's."""
@@ -57,13 +59,15 @@ class App:
         return found
 
     def shown(self, path: Path) -> str:
-        """The path to give a component for a result: in place, or on a public server a copy nobody else can guess."""
+        """The path to give a component for a result: in place, or on a public server another nobody else can guess."""
         if not self.public:
             return str(path)
-        copy = self.store.cache / "gradio" / secrets.token_urlsafe(24) / path.name
-        copy.parent.mkdir(parents=True)
-        shutil.copyfile(path, copy)
-        return str(copy)
+        given = self._given.get(path)
+        if given is None or not given.is_file():
+            given = self.store.cache / "gradio" / secrets.token_urlsafe(24) / path.name
+            link_or_copy(path, given)
+            self._given[path] = given
+        return str(given)
 
 
 def ask_command(*arguments: str, seconds: float) -> "subprocess.CompletedProcess[str]":

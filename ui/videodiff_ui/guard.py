@@ -5,7 +5,9 @@ A page of another site can reach a server on this machine in two ways. By rebind
 anything is read. An upload is refused before it is written where it would go over the quota.
 """
 
+import secrets
 import threading
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from videodiff.errors import OutOfResources
 from videodiff.files import folder_size
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -43,18 +46,29 @@ HEADERS = {
 }
 
 
-class Quota:
-    """Room for uploads, given out before they are written: `most` bytes for the folders and what is on its way."""
+COOKIE = "videodiff-visitor"
+COOKIE_RULES = "Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=None; Partitioned"
+"""A Space is shown in a frame of another site, where only such a cookie is kept: for that site alone."""
 
-    def __init__(self, most: int, folders: tuple[Path, ...]) -> None:
-        self.most, self.folders = most, folders
+
+class Quota:
+    """Room for uploads, given out before they are written: `most` bytes for the folders and what is on its way.
+
+    `free(size)` may make room for so many bytes where there is none, or say with an OutOfResources that it cannot.
+    """
+
+    def __init__(self, most: int, folders: tuple[Path, ...], free: Callable[[int], None]) -> None:
+        self.most, self.folders, self.free = most, folders, free
         self._lock, self._promised = threading.Lock(), 0
 
     def take(self, size: int) -> bool:
         """Whether there is room for `size` bytes; if so they are set aside until `give`."""
         with self._lock:
             if folder_size(*self.folders) + self._promised + size > self.most:
-                return False
+                try:
+                    self.free(self._promised + size)
+                except OutOfResources:
+                    return False
             self._promised += size
             return True
 
@@ -69,12 +83,14 @@ class Guard:
 
     `hosts` are the names the server goes by; it may grow, as the name of a share link is known only after the start.
     `addresses` accepts any host written as an address, which no site can rebind: for servers beyond loopback.
-    `most` bytes an upload. `framed` allows other sites to show the app in a frame, as a Space must.
+    `most` bytes an upload. `framed` allows other sites to show the app in a frame, as a Space must; visitors of such a
+    server are told apart by a cookie.
     """
 
     def __init__(self, app: ASGIApp, hosts: set[str], addresses: bool, quota: Quota, most: int, framed: bool) -> None:
         self.app, self.hosts, self.addresses, self.quota, self.most = app, hosts, addresses, quota, most
         policy = POLICY if framed else {**POLICY, "frame-ancestors": "'self'"}
+        self.visitors = framed
         self.headers = {**HEADERS, "Content-Security-Policy": "; ".join(" ".join(row) for row in policy.items())}
         if framed:
             del self.headers["Cross-Origin-Resource-Policy"]
@@ -92,7 +108,8 @@ class Guard:
         elif scope["method"] == "POST" and scope["path"].rstrip("/") == UPLOADS:
             await self._upload(headers, scope, receive, send)
         else:
-            await self.app(scope, receive, self._sealed(send))
+            new = scope["path"] == "/" and COOKIE not in _cookies(headers)
+            await self.app(scope, receive, self._sealed(send, new))
 
     def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "").lower()
@@ -131,14 +148,16 @@ class Guard:
     async def _answer(self, response: PlainTextResponse, scope: Scope, receive: Receive, send: Send) -> None:
         await response(scope, receive, self._sealed(send))
 
-    def _sealed(self, send: Send) -> Send:
-        """`send` with our headers on every answer."""
+    def _sealed(self, send: Send, new: bool = False) -> Send:
+        """`send` with our headers on every answer; `new`: to a visitor who was never here."""
 
         async def sealed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in self.headers.items():
                     headers[name] = value
+                if new and self.visitors:
+                    headers.append("set-cookie", f"{COOKIE}={secrets.token_urlsafe(24)}; {COOKIE_RULES}")
             await send(message)
 
         return sealed
@@ -152,6 +171,11 @@ def _name(host: str) -> str:
     """A Host header, or the host part of an origin, without its port."""
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdecimal() else host).lower()
+
+
+def _cookies(headers: Headers) -> set[str]:
+    """The names of the cookies of a request."""
+    return {part.split("=")[0].strip() for part in headers.get("cookie", "").split(";")}
 
 
 def _is_address(name: str) -> bool:

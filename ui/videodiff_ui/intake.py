@@ -1,8 +1,6 @@
 """A clip that was put in: kept, looked through once for its strip of frames, and asked for the settings inside it."""
 
-import os
 import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +11,7 @@ import numpy as np
 
 from videodiff import video
 from videodiff.errors import UserError
+from videodiff.files import link_or_copy
 from videodiff.jobs import Store
 from videodiff.settings import TASKS, Reading, Task, parse_crop, validate
 from videodiff_ui import timeline
@@ -56,13 +55,8 @@ class Taken:
 def keep(upload: Path, store: Store) -> Path:
     """The upload in the store's own folder, under its own name: a job may read it long after the page is gone."""
     store.check_room()
-    folder = store.uploads / secrets.token_urlsafe(12)
-    folder.mkdir(parents=True)
-    target = folder / upload.name
-    try:
-        os.link(upload, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(upload, target)
+    target = store.uploads / secrets.token_urlsafe(12) / upload.name
+    link_or_copy(upload, target)
     return target
 
 

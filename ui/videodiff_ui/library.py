@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import gradio as gr
 
@@ -361,7 +360,7 @@ def clip(app: App, job: Job) -> Html | None:
     """The result as a player, served in place."""
     if job.output is None or not job.output.is_file():
         return None
-    address = _address(app, job.output, job.output.stat().st_mtime_ns)
+    address = player.address(app.shown(job.output))
     if job.output.suffix in (".gif", ".png", ".webp"):
         return tag("img", src=address, alt=job.title, class_="vd-clip")
     return tag("video", src=address, controls=True, loop=True, muted=True, playsinline=True, class_="vd-clip")
@@ -386,12 +385,6 @@ def _drawn(app: App, left: tuple[Path, int], right: tuple[Path, int]) -> Html:
         after, float(info.fps), info.num_frames or 1, info.width, info.height, before=Path(app.shown(before))
     )
     return player.draw(view, app.shown(after))
-
-
-@lru_cache(maxsize=1000)
-def _address(app: App, path: Path, stamp: int) -> str:
-    """Where a result is served; on a public server this is a copy, of which one for each result is enough."""
-    return "./gradio_api/file=" + quote(app.shown(path))
 
 
 def _whole(app: App, job: Job) -> Html:

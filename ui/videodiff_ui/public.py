@@ -5,19 +5,20 @@ endpoints, so that no way in goes around it.
 """
 
 import os
-import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from videodiff import shelf
+from videodiff import shelf, video
 from videodiff.errors import LimitExceeded, UserError
 from videodiff.files import hold
 from videodiff.jobs import RUNNING, WAITING, Job, Store
-from videodiff.settings import Settings, Task
+from videodiff.room import remove
+from videodiff.settings import Predict, Reading, Settings, Task
+from videodiff.supervisor import Supervisor
 
 MOST_WAITING = 16
 """Jobs of all visitors."""
@@ -26,41 +27,53 @@ MOST_OWN = 3
 MOST_STEPS = 32
 MOST_FRAMES = 64
 MOST_SIDE = 256
+MOST_READ = 256
+"""Frames of an input, those between them included where there are to be some."""
 KEPT_SECONDS = 24 * 3600.0
 """How long a job and its files stay."""
 RETRY_SECONDS = 10.0
 """After a call that failed."""
+RESUME_SECONDS = 300.0
+"""After which a queue that crashes or a full disk have paused tries again: nobody is there to say so."""
 
 
 class PublicStore(Store):
     """A store that takes from visitors only what they may ask for."""
 
-    def add(self, settings: Settings, visitor: str = "", suffix: str = ".mp4") -> Job:
-        """As `Store.add`. UserError for what only the owner of a machine may ask, LimitExceeded over a limit."""
+    _paused_since: tuple[str, float] = ("", 0.0)  # why, and when that was first seen (monotonic)
+
+    def add_all(self, requests: Sequence[Settings], visitor: str = "", suffix: str = ".mp4") -> list[Job]:
+        """As `Store.add_all`. UserError for what only the owner of a machine may ask, LimitExceeded over a limit."""
         self.forget(time.time() - KEPT_SECONDS)
         own = [job.folder for job in self.list(visitor=visitor, limit=1000)] if visitor else []
-        check(settings, (self.cache, self.uploads, *own))
-        queue = self.queue()
-        if len(queue) >= MOST_WAITING:
-            raise LimitExceeded(f"{len(queue)} jobs wait already; try again in a while, or run videodiff yourself")
-        if sum(job.visitor == visitor for job in queue) >= MOST_OWN:
-            raise LimitExceeded(f"{MOST_OWN} jobs of yours wait or run already; wait for one, or cancel one")
-        return super().add(settings, visitor, suffix)
+        for settings in requests:
+            check(settings, (self.cache, self.uploads, *own))
+        with self._table.changing():  # so that nobody adds between the count and the deed
+            queue, new = self.queue(), len(requests)
+            if len(queue) + new > MOST_WAITING:
+                raise LimitExceeded(f"{len(queue)} jobs wait already; try again in a while, or run videodiff yourself")
+            if (going := sum(job.visitor == visitor for job in queue)) + new > MOST_OWN:
+                raise LimitExceeded(
+                    f"{new} more would be {going + new} jobs of yours that wait or run, and at most {MOST_OWN} may; "
+                    "ask for fewer variants, wait for one, or cancel one"
+                )
+            return super().add_all(requests, visitor, suffix)
+
+    def relent(self) -> None:
+        """Let a queue go on that was paused a while ago. What ended its worker twice has failed, so it is not tried."""
+        why = self.paused()
+        if why != self._paused_since[0]:
+            self._paused_since = (why, time.monotonic())
+        elif why and time.monotonic() - self._paused_since[1] > RESUME_SECONDS:
+            self.resume()
 
     def forget(self, before: float) -> None:
         """Remove the jobs made before a time and all their files, and the uploads no job waits for any more."""
         for job in self.list(limit=100_000):
             if job.created < before and job.state not in (WAITING, RUNNING):
                 self.trash_job(job.id)
-        requests = [job.request() for job in self.queue()]
-        read = [path.resolve() for one in requests if isinstance(one, Task) for path in one.reads]
-        old = [one for one in self.uploads.iterdir() if one.lstat().st_mtime < before]
-        unread = [one for one in old if not any(path.is_relative_to(one.resolve()) for path in read)]
-        for one in (*unread, *self.trash.iterdir()):  # another thread may be at the same
-            if one.is_dir():
-                shutil.rmtree(one, ignore_errors=True)
-            else:
-                one.unlink(missing_ok=True)
+        for path in (*self.unread(before), *self.trash.iterdir()):  # another thread may be at the same
+            remove(path)
 
 
 def check(settings: Settings, folders: tuple[Path, ...]) -> None:
@@ -82,6 +95,38 @@ def check(settings: Settings, folders: tuple[Path, ...]) -> None:
         given = getattr(settings, name, None)
         if isinstance(given, int) and given > most:
             raise LimitExceeded(f"{name} is {given}, and at most {most} here; for more, run videodiff yourself")
+    for path in settings.reads:
+        if path.is_file() and too_long(path, settings):
+            raise LimitExceeded(
+                f"{path.name} gives more than {MOST_READ} frames, the limit here; use a part of it (start, end), "
+                "or run videodiff yourself"
+            )
+
+
+def too_long(path: Path, settings: Task) -> bool:
+    """Whether a clip, as it will be read, has more than MOST_READ frames with those that are to come between them.
+
+    They are counted, as headers may say anything.
+    """
+    choice: dict[str, Any] = {}
+    if path == settings.source and isinstance(settings, Predict):
+        return False  # of however long a clip only the frames next to the new ones are used
+    if path == settings.source and isinstance(settings, Reading):
+        choice = {name: getattr(settings, name) for name in ("start", "end", "fps", "stride")}
+    most = MOST_READ // (getattr(settings, "factor", None) or 1)
+    frames = video.stream(path, size=(16, 16), num_frames=most + 1, **choice)
+    return sum(isinstance(item, video.Frame) for item in frames) > most
+
+
+class Caretaker(Supervisor):
+    """A supervisor of a public server, whose queue nobody else lets go on."""
+
+    store: PublicStore
+
+    def look(self) -> None:
+        """As `Supervisor.look`."""
+        self.store.relent()
+        super().look()
 
 
 class Here:
@@ -90,7 +135,7 @@ class Here:
     Takes the place of a `Supervisor`. `call(folder)` does one job of a data folder with a lent GPU.
     """
 
-    def __init__(self, store: Store, call: Callable[[str], None]) -> None:
+    def __init__(self, store: PublicStore, call: Callable[[str], None]) -> None:
         self.store, self.call = store, call
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
@@ -109,6 +154,7 @@ class Here:
 
     def _work(self) -> None:
         while not self._stopped.wait(0.25):
+            self.store.relent()
             if not self.store.paused() and any(job.state == WAITING for job in self.store.queue()):
                 try:
                     self.call(str(self.store.folder))

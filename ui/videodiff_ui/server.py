@@ -10,6 +10,7 @@ import shutil
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ STYLES = ("app.css", "make.css", "lists.css")
 SCRIPTS = ("app.js", "pulse.js", "player.js", "timeline.js", "painter.js")
 VERSION = "videodiff/version/"
 """Where a page asks whether a job has changed; a secret follows."""
+CLOSED_PAGES, CLOSED_PAGES_PUBLIC = 4, 100
+"""Pages that a browser may come back to after it was cut off, as telephones are when they sleep."""
 USER = "videodiff"
 """The name that goes with the password."""
 
@@ -78,7 +81,8 @@ class Jobs(Protocol):
         """See `Supervisor.worker_state`."""
 
 
-Runner = Callable[[Store, str], Jobs]
+Runner = Callable[[Any, str], Jobs]
+"""Makes, for a store and a device, who does the jobs."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -110,8 +114,31 @@ def build(store: Store, jobs: Jobs, options: Options, secret: str) -> "gr.Blocks
                     with gr.Tab(_(f"tab_{name}"), id=name, elem_id=f"page-{name}"):
                         page.build(app)
         api.build(app)
+        blocks.unload(_forgetting(blocks, CLOSED_PAGES_PUBLIC if options.public else CLOSED_PAGES))
     # Events add, change and read rows of a table; the work itself waits in that table, not here.
     return blocks.queue(max_size=64, default_concurrency_limit=8, api_open=False)
+
+
+def _forgetting(blocks: "gr.Blocks", kept: int) -> Callable[..., None]:
+    """The handler of a page's end: what Gradio remembers of all but the last `kept` closed pages goes.
+
+    By itself it keeps 1.7 MB of each until a thousand others were opened.
+    """
+    import gradio as gr
+
+    closed: deque[str] = deque()
+
+    def unloaded(request: gr.Request) -> None:
+        closed.append(str(request.session_hash))
+        with blocks.state_holder.lock:
+            while len(closed) > kept:
+                page = closed.popleft()
+                blocks.state_holder.session_data.pop(page, None)
+                blocks.state_holder.time_last_used.pop(page, None)
+
+    # As the annotations of this module are strings, Gradio would not find out what the argument is.
+    unloaded.__annotations__["request"] = gr.Request
+    return unloaded
 
 
 def _header(html: Any, public: bool, version: str) -> str:
@@ -157,7 +184,7 @@ def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int, secre
         Guard,
         hosts=hosts,
         addresses=not options.local,
-        quota=Quota(options.quota, (store.cache, store.uploads)),
+        quota=Quota(store.quota, (store.cache, store.uploads), store.check_room),
         most=options.max_upload,
         framed=options.public,
     )
@@ -184,7 +211,7 @@ def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int, secre
         root_path="",
         footer_links=["settings"],
         favicon_path=str(STATIC / "icon.png"),
-        state_session_capacity=100,  # each page that was loaded keeps some MB
+        state_session_capacity=1000,
         i18n=I18N,
         theme=_theme(),
         head="".join(
@@ -241,7 +268,7 @@ def serve(
     folder: Path,
     options: Options,
     show: str = "window",
-    store: Callable[[Path], Store] = Store,
+    store: Callable[[Path, int], Store] = Store,
     runner: Runner = Supervisor,
 ) -> None:
     """Run the app until it is interrupted, and print where it is. `show` is "window", "tab" or "no"."""
@@ -254,7 +281,7 @@ def serve(
             window.show(url, profile, tab=show == "tab")
         return
     try:
-        table = store(folder)
+        table = store(folder, options.quota)
         sweep(table)
         # Read by Gradio at import and whenever something is put in: nothing of ours lies in the system's folder.
         os.environ["GRADIO_TEMP_DIR"] = str(table.cache / "gradio")
