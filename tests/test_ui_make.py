@@ -265,6 +265,24 @@ def test_of_a_clip_under_a_painted_mask_only_the_mask_changes(app: Any, page: An
     played(page)  # though no browser plays FFV1
 
 
+def test_the_camera_gives_a_clip(app: Any, chromium: Any) -> None:
+    """Of the browser's own make-believe camera; nothing but the browser is needed for it."""
+    flags = [*browser.FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with_camera = chromium.browser_type.launch(executable_path=browser.require(), args=flags)
+    try:
+        with browser.opened(with_camera, app.url) as page:
+            page.click("#vd-camera-open")
+            page.click("#vd-camera button")  # asks for the camera
+            page.click("#vd-camera button[aria-label='start recording']")
+            page.wait_for_timeout(1500)  # of film
+            page.click("#vd-camera .button-wrap button")
+            page.wait_for_selector("#vd-timeline .vd-cell")
+            assert "640x480" in page.locator("#vd-facts").inner_text()
+            page.watched.quiet()
+    finally:
+        with_camera.close()
+
+
 def test_a_wrong_setting_is_said_plainly_and_nothing_is_added(app: Any, page: Any, clip: Path) -> None:
     put_in(page, clip)
     fill(page, steps=0)

@@ -76,7 +76,13 @@ class Desk:
             )
             self.example = gr.Button(_("make.example"), size="sm", min_width=80, elem_id=f"{name}-example")
             self.camera_open = gr.Button(_("make.camera"), size="sm", min_width=80, elem_id=f"{name}-camera-open")
-        self.camera = gr.Video(sources=["webcam"], label=_("make.camera"), visible=False, elem_id=f"{name}-camera")
+        with gr.Group(visible=False) as self.camera_box:
+            options = gr.WebcamOptions(constraints={"video": {"width": 640, "height": 480}})
+            self.camera = gr.Video(
+                sources=["webcam"], webcam_options=options, label=_("make.camera"), elem_id=f"{name}-camera"
+            )
+        # Gradio would mute and mirror what was taken, by a program that need not be installed.
+        self.camera.preprocess = lambda payload: payload and payload.path  # type: ignore[method-assign]
         self.facts = gr.HTML(timeline.empty(), elem_id=f"{name}-facts", padding=False, apply_default_css=False)
         self.use = gr.Button(_("make.use_settings"), size="sm", visible=False, elem_id=f"{name}-use")
         self.strip = timeline.component(f"{name}-timeline")

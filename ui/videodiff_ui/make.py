@@ -56,7 +56,7 @@ class Page(Desk):
         self.input.clear(told(self.cleared), None, clip_outputs, **QUIET)
         self.example.click(told(self.exemplified), everything, clip_outputs, **PRIVATE)
         self.camera.change(told(self.recorded), {self.camera, *everything}, clip_outputs, **PRIVATE)
-        self.camera_open.click(lambda: gr.update(visible=True), None, self.camera, **QUIET)
+        self.camera_open.click(lambda: gr.update(visible=True), None, self.camera_box, **QUIET)
         self.history.focus(told(self.recent), None, self.history, **QUIET)
         self.history.input(told(self.picked), {self.history, *everything}, clip_outputs, **PRIVATE)
         for one in reading:
