@@ -4,6 +4,8 @@ The cache (made by `videodiff.datasets.folder.pack`) is a folder of two files: `
 after the other, and `index.json`, which says where each clip lies: file, offset (bytes), t, h, w, c, fps, stride.
 """
 
+import copy
+import hashlib
 import json
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from videodiff.errors import UnreadableInput, UserError
 
 STRIDES = (1, 2, 3)
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
+ONE_IN = 10  # clips of which one is kept out of training (chosen, not tuned)
 
 
 class Packed:
@@ -51,6 +54,31 @@ class Packed:
     def too_short(self, span: int) -> int:
         """How many clips have fewer than `span` frames and are left out of windows that long."""
         return int((self.lengths < span).sum())
+
+    def split(self, span: int) -> tuple["Packed", "Packed"]:
+        """A set to train on and one to measure on: a tenth of the clips, or all in both where there are fewer than ten.
+
+        Only clips of `span` frames or more count and are kept out; they are shown with even gaps. The longest one is
+        trained on, as the widest of uneven gaps may fit no other. Which ones go is the order of their names after a
+        hash: it does not change with how a folder is listed, little with clips that are added, and takes no notice of
+        how names are numbered.
+        """
+        order = sorted(range(len(self.clips)), key=lambda k: hashlib.blake2b(self.clips[k]["file"].encode()).digest())
+        long = [k for k in order if self.clips[k]["t"] >= span]
+        if len(long) < ONE_IN:
+            return self, self
+        long.remove(max(long, key=lambda k: self.clips[k]["t"]))
+        out = set(long[: (len(long) + 1) // ONE_IN])
+        unseen = self._only(sorted(out))
+        unseen.spaced = 0.0
+        return self._only([k for k in range(len(self.clips)) if k not in out]), unseen
+
+    def _only(self, some: list[int]) -> "Packed":
+        """The set with these clips alone."""
+        part = copy.copy(self)
+        part.clips = [self.clips[k] for k in some]
+        part.lengths, part.strides = self.lengths[some], self.strides[some]
+        return part
 
     def batch(
         self, generator: torch.Generator, b: int, t: int, size: tuple[int, int], index: Tensor | None = None
