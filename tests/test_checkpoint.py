@@ -125,7 +125,7 @@ def test_the_card_survives_a_replacement(folder: Path) -> None:
     assert (folder / "README.md").read_text() == "how it was trained"
 
 
-def test_a_run_folder_stands_for_its_newest_state(tmp_path: Path) -> None:
+def test_a_run_folder_stands_for_its_newest_state_where_none_was_measured(tmp_path: Path) -> None:
     for step in (5, 40, 300):
         save(tmp_path / f"step-{step:08d}", seed=step)
     assert checkpoint.load(str(tmp_path)).training == {"seed": 300}

@@ -86,6 +86,8 @@ def test_two_processes_are_one_that_adds_up_their_batches(make: Make, tmp_path: 
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6, msg=name)
     log = [json.loads(line) for line in (pair.out / "log.jsonl").read_text().splitlines()]
+    *log, measured = log
+    assert measured["step"] == 4
     assert [line["loss"] for line in log] == pytest.approx(losses(events), rel=1e-5)
     assert log[-1]["clips"] == 16
 

@@ -19,7 +19,7 @@ import torch
 from test_checkpoint import calls_of, needs_fork
 from torch import Tensor
 
-from videodiff import checkpoint, masks, train
+from videodiff import checkpoint, masks, shelf, train
 from videodiff.errors import UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
 from videodiff.losses import WEIGHTS, LossHistory
@@ -52,8 +52,9 @@ Make = Callable[..., Train]
 
 
 @pytest.fixture
-def make(clips: Path, tmp_path: Path) -> Make:
+def make(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """A small run on the packed clips, about 20 ms a step."""
+    monkeypatch.setattr(train, "EXAMPLES", 4)  # many of these runs measure after every step
 
     def settings(**changes: Any) -> Train:
         values = {
@@ -85,7 +86,16 @@ def notes(events: list[Event]) -> list[str]:
 
 
 def losses(events: list[Event]) -> list[float]:
-    return [event.values["loss"] for event in events if isinstance(event, Metric)]
+    return [event.values["loss"] for event in events if isinstance(event, Metric) and event.name == "train"]
+
+
+def measured(events: list[Event]) -> dict[int, float]:
+    """What was measured of the states, by step."""
+    return {e.step: e.values["held_out"] for e in events if isinstance(e, Metric) and e.name == "measure"}
+
+
+def steps_done(events: list[Event]) -> list[int]:
+    return [event.done for event in events if isinstance(event, Progress) and event.what == "training"]
 
 
 def tensors(state: Path, kinds: tuple[str, ...] = KINDS) -> dict[str, Tensor]:
@@ -155,11 +165,13 @@ def test_a_run_killed_again_and_again_is_the_uninterrupted_run(make: Make, tmp_p
     same(last(whole), last(killed))
     assert json.loads((last(killed) / "state.json").read_text())["step"] == 20
     left = sorted(p.name for p in killed.out.iterdir() if "step-" in p.name)
-    assert left == ["step-00000019", "step-00000020"], "nothing of the killed saves lies about"
+    best = shelf.best(killed.out)
+    assert best is not None
+    assert left == sorted({"step-00000019", "step-00000020", best.name}), "nothing of the killed saves lies about"
 
 
 def test_the_command_killed_and_given_again_is_the_uninterrupted_run(make: Make, tmp_path: Path) -> None:
-    whole = make(out=tmp_path / "whole", steps=12, save_minutes=1e-9)
+    whole = make(out=tmp_path / "whole", steps=6, save_minutes=1e-9)
     run(whole)
     file = tmp_path / "run.json"
     file.write_text(json.dumps(whole.as_json()))
@@ -176,8 +188,8 @@ def test_the_command_killed_and_given_again_is_the_uninterrupted_run(make: Make,
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     first, *_, end = (json.loads(line) for line in result.stdout.splitlines())
     assert first["text"].startswith("resumed step-")
-    assert end["event"] == "saved"
-    same(last(whole), tmp_path / "killed" / "step-00000012")
+    assert (end["event"], end["name"]) == ("metric", "measure")
+    same(last(whole), tmp_path / "killed" / "step-00000006")
 
 
 def test_minutes_stop_cleanly_and_the_next_call_goes_on_exactly(make: Make, tmp_path: Path) -> None:
@@ -198,7 +210,7 @@ def test_a_generator_that_is_closed_stops_and_leaves_a_run_that_goes_on(make: Ma
     whole, stopped = (make(out=tmp_path / name, save_minutes=1e-9) for name in ("whole", "stopped"))
     run(whole)
     events = train.fit(stopped)
-    seen = next(event for event in events if isinstance(event, Progress) and event.done == 3)
+    seen = next(event for event in events if isinstance(event, Progress) and steps_done([event]) == [3])
     assert seen.total == 6
     events.close()  # type: ignore[attr-defined]
     run(stopped)
@@ -241,7 +253,9 @@ def test_a_kill_anywhere_in_a_save_leaves_a_state_that_loads(make: Make, tmp_pat
 
     def save() -> None:
         train.save_state(settings, settings.out, 2, 4, 1.0, net, optimizer, ema, model, spread)
+        train.prune(settings.out, settings.keep)
 
+    (tmp_path / "first" / shelf.MEASURED).unlink()  # nothing is measured here, so the newest is the one to use
     found = []
     for n in range(1000):
         for left in settings.out.glob("*step-*" if n % 2 else "step-*"):  # every second time beside a half-made one
@@ -275,7 +289,7 @@ def parts(settings: Train) -> tuple[Any, torch.optim.Optimizer, dict[str, Tensor
 # States
 
 
-def test_only_the_newest_states_are_kept(make: Make) -> None:
+def test_only_the_newest_states_and_the_best_are_kept(make: Make) -> None:
     settings = make(save_minutes=1e-9, keep=2)
     settings.out.mkdir()
     (settings.out / ".step-00000001.part").mkdir()  # what a killed save leaves
@@ -283,8 +297,12 @@ def test_only_the_newest_states_are_kept(make: Make) -> None:
     for event in train.fit(settings):
         if isinstance(event, Saved):
             assert Path(event.path).is_dir()
-            assert len(list(settings.out.glob("*step-*"))) <= 2
-    assert [p.name for p in sorted(settings.out.glob("*step-*"))] == ["step-00000005", "step-00000006"]
+        if isinstance(event, Progress):
+            assert len(list(settings.out.glob("*step-*"))) <= 2 + 1 + (event.what == "measuring"), "and the best"
+    best = shelf.best(settings.out)
+    assert best is not None
+    left = [p.name for p in sorted(settings.out.glob("*step-*"))]
+    assert left == sorted({"step-00000005", "step-00000006", best.name})
 
 
 def test_no_file_of_a_state_is_larger_than_asked(make: Make) -> None:
@@ -340,10 +358,12 @@ def test_the_log_has_a_line_for_each_report(make: Make) -> None:
     settings = make(log_every=2)
     events = run(settings)
     lines = [json.loads(line) for line in (settings.out / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 4, 6]
-    assert [line["loss"] for line in lines] == losses(events)
-    assert all(line["gradient_norm"] > 0 and line["clips"] == 2 * line["step"] for line in lines)
-    assert [event.done for event in events if isinstance(event, Progress)] == [1, 2, 3, 4, 5, 6]
+    *trained, last_line = lines
+    assert [line["step"] for line in trained] == [2, 4, 6]
+    assert [line["loss"] for line in trained] == losses(events)
+    assert all(line["gradient_norm"] > 0 and line["clips"] == 2 * line["step"] for line in trained)
+    assert {last_line["step"]: last_line["held_out"]} == measured(events)
+    assert steps_done(events) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_sample_sheet_is_drawn_and_changes_nothing(make: Make, tmp_path: Path) -> None:
@@ -390,7 +410,7 @@ def test_accumulated_batches_differ_and_are_counted(make: Make, monkeypatch: Any
     monkeypatch.setattr(train, "draw_canvas", draw)
     settings = make(steps=2, accumulate=2)
     run(settings)
-    assert len(drawn) == 4
+    assert len(drawn) == 4 + train.EXAMPLES // settings.batch, "two steps of two, and what is measured on"
     assert all(not torch.equal(drawn[i], drawn[j]) for i in range(4) for j in range(i))
     assert json.loads((last(settings) / "state.json").read_text())["clips"] == 8
 
@@ -671,6 +691,6 @@ def test_the_trainer_starts_where_little_is_installed(make: Make, tmp_path: Path
     assert result.returncode == 0, result.stderr
     *events, foreign = (json.loads(line) for line in result.stdout.splitlines())
     assert foreign == []
-    assert [event["event"] for event in events].count("metric") == 2
+    assert [event["name"] for event in events if event["event"] == "metric"] == ["train", "train", "measure"]
     assert any("no sample sheet" in event.get("text", "") for event in events)
     assert (tmp_path / "run" / "step-00000002" / "state.json").is_file()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from videodiff import room, service, supervisor, video, worker
+from videodiff import room, service, shelf, supervisor, video, worker
 from videodiff.events import Metric, Note, Progress, Saved
 from videodiff.files import hold
 from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, RUNNING, WAITING, Store
@@ -218,16 +218,20 @@ def test_a_job_taken_from_a_worker_is_not_touched_by_it(store, request_, monkeyp
     assert store.get(job.id).state == WAITING
 
 
-def test_a_training_job_is_paused_and_resumed(store, monkeypatch, prompt):
+def small_training(**more):
     small = {"widths": (16, 16), "spatial_attention": (1,), "head_width": 16, "embedding": 16}
-    job = store.add(
-        Train(model=small, batch=1, frames=3, sizes=((16, 16),), steps=6, device="cpu", warmup=0, log_every=1)
+    return Train(
+        model=small, batch=1, frames=3, sizes=((16, 16),), steps=6, device="cpu", warmup=0, log_every=1, **more
     )
+
+
+def test_a_training_job_is_paused_and_resumed(store, monkeypatch, prompt):
+    job = store.add(small_training())
     real = Watch.take
 
     def take(self, event):
         real(self, event)
-        if isinstance(event, Progress) and event.done == 3:
+        if isinstance(event, Progress) and (event.what, event.done) == ("training", 3):
             self.tell()
             store.pause_job(job.id)
 
@@ -241,8 +245,31 @@ def test_a_training_job_is_paused_and_resumed(store, monkeypatch, prompt):
     run_here(store)
     done = store.get(job.id)
     assert done.state == DONE, done.error
-    assert [step for step, _, _ in store.metrics(job.id)] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, name, _ in store.metrics(job.id) if name == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, name, _ in store.metrics(job.id) if name == "measure"] == [3, 6]
     assert any("resumed step-00000003" in note for note in done.notes)
+
+
+def test_a_worker_told_to_end_leaves_a_saved_state_unmeasured(store, monkeypatch, prompt):
+    """It has some seconds only; what is not measured now is measured later, and what is saved is saved."""
+    job = store.add(small_training(save_minutes=1e-9))
+    stopping, real = threading.Event(), Watch.take
+
+    def take(self, event):
+        real(self, event)
+        if isinstance(event, Saved) and event.path.endswith("step-00000002"):
+            stopping.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "take", take)
+        perform(store, store.claim("auto", os.getpid()), "auto", stopping, Keeper(lambda _: None))
+    back = store.get(job.id)
+    assert (back.state, back.attempts) == (WAITING, 0)
+    states = shelf.states(Path(back.settings["out"]))
+    assert [(state.name[-1], shelf.measured(state) is None) for state in states] == [("2", True), ("1", False)]
+    run_here(store)
+    assert store.get(job.id).state == DONE
+    assert [step for step, name, _ in store.metrics(job.id) if name == "measure"] == [1, 3, 4, 5, 6]
 
 
 def test_a_report_that_is_whole_is_not_made_again(store, tmp_path):

@@ -489,7 +489,7 @@ class Levels(Settings):
 
 
 class Train(Settings):
-    """Train a network on clips. Stops cleanly, resumes exactly."""
+    """Train a network on clips. Stops cleanly, resumes exactly, and keeps its best state."""
 
     kind: Literal["train"] = "train"
     out: Path = Field(Path("runs/model"), description="Run folder: states, log, samples. A run in it is resumed.")
@@ -530,8 +530,8 @@ class Train(Settings):
     recompute: bool = Field(False, description="Recompute activations in the backward pass: less memory, more time.")
     minutes: float | None = Field(None, gt=0, description="Stop cleanly after this long.")
     save_minutes: float = Field(10.0, gt=0, description="Minutes between saved states.")
-    keep: int = Field(2, ge=1, description="Saved states to keep.")
-    export: Path | None = Field(None, description="Folder that gets the EMA weights alone with every saved state.")
+    keep: int = Field(2, ge=1, description="Newest states to keep, beside the best one.")
+    export: Path | None = Field(None, description="Folder that gets the EMA weights of the best state, alone.")
     shard_mb: float = Field(15.0, gt=0, description="Largest file of a saved state.")
     log_every: int = Field(20, ge=1)
     sample_minutes: float = Field(20.0, gt=0, description="Minutes between sample sheets.")

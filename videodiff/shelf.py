@@ -20,6 +20,8 @@ from videodiff.errors import CheckpointError, OutOfResources
 MAX_CONFIG_BYTES = 1_000_000
 MAX_HEADER_BYTES = 10_000_000
 MAX_CARD_BYTES = 200_000
+MEASURED = "measured.json"
+"""The file in a state of a training run that says how good it is."""
 KEYS = ("network", "model", "spread", "levels", "window")
 SHIPPED = (Path(__file__).resolve().parents[1] / "checkpoints", Path(__file__).resolve().parent / "_checkpoints")
 
@@ -52,10 +54,10 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The folder of a checkpoint given by name or path; of a training run, the newest state."""
+    """The folder of a checkpoint given by name or path; of a training run, the best state, or else the newest."""
     given = Path(name).expanduser()
     with contextlib.suppress(OSError):  # a name longer than the system allows is no checkpoint either
-        for folder in (*(root / name for root in SHIPPED), given, *sorted(given.glob("step-*"), reverse=True)):
+        for folder in (*(root / name for root in SHIPPED), given, *filter(None, [best(given)]), *states(given)):
             for place in (folder, former(folder)):
                 if (place / "config.json").is_file():
                     return place
@@ -63,6 +65,33 @@ def find(name: str) -> Path:
         f"no checkpoint {name!r}; shipped are {', '.join(names()) or 'none'}, "
         "or give a folder that holds config.json and model.safetensors"
     )
+
+
+def states(run: Path) -> list[Path]:
+    """The saved states of a training run, the newest first."""
+    return sorted(run.glob("step-*"), reverse=True)
+
+
+def best(run: Path) -> Path | None:
+    """The state of a training run whose measured loss is least; None where no state says what was measured of it.
+
+    Figures are compared with those taken on the same examples as the last one: a run may go on with other clips.
+    """
+    found = [(*figure, state) for state in states(run) if (figure := measured(state)) is not None]
+    return min((row for row in found if row[1] == found[0][1]), key=lambda row: row[0])[2] if found else None
+
+
+def measured(state: Path) -> tuple[float, str] | None:
+    """What a training run measured of its state: the loss, and which examples and loss that was; None if nothing."""
+    file = state / MEASURED
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_CONFIG_BYTES:
+            return None
+        told = json.loads(file.read_text(encoding="utf-8"))
+        loss, on = float(told["loss"]), str(told["on"])
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, OverflowError):
+        return None  # what cannot be read says nothing; the state itself lies in other files
+    return (loss, on) if math.isfinite(loss) else None
 
 
 def former(folder: Path) -> Path:

@@ -7,21 +7,25 @@ Everything random in a step is drawn from a generator seeded by (run seed, step,
 in the data and the state of every random number generator are one number, the step. A state is a folder
 `<out>/step-00001234/` that is a loadable checkpoint (EMA weights as bf16) and also holds weights, optimizer and EMA in
 full. It appears by one rename, so a kill at any moment leaves the previous state.
+
+Every saved state is measured: the loss of its EMA weights on the same examples each time, from clips that are kept out
+of training where there are ten or more. The run goes on from the newest state; its folder stands for the best.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from videodiff import centred, checkpoint, masks
+from videodiff import centred, checkpoint, masks, shelf
 from videodiff.checkpoint import Window
 from videodiff.compute import autocast, pick_device, pick_precision
 from videodiff.datasets.mixture import Mixture
@@ -32,6 +36,7 @@ from videodiff.datasets.source import Source
 from videodiff.denoiser import Cancelled
 from videodiff.errors import UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
+from videodiff.files import replace_file
 from videodiff.guess import Spread, guess
 from videodiff.losses import (
     WEIGHT_SPREAD,
@@ -78,7 +83,10 @@ def fit(settings: Train, cancelled: Callable[[], bool] = lambda: False) -> Itera
     net = network.build(model).to(device)
     net.recompute = settings.recompute
     denoiser = centred.CentredDenoiser(net, spread)
-    source = Mixture([(spec.weight, build_source(spec, model.channels)) for spec in settings.data])
+    parts = [split_source(build_source(spec, model.channels), settings.frames) for spec in settings.data]
+    source, unseen = (
+        Mixture([(spec.weight, both[part]) for spec, both in zip(settings.data, parts, strict=True)]) for part in (0, 1)
+    )
     names, weights = zip(*net.named_parameters(), strict=True)
     optimizer = torch.optim.AdamW(weights, lr=settings.rate, betas=settings.betas, weight_decay=settings.weight_decay)
     ema = {name: x.detach().clone().float() for name, x in zip(names, weights, strict=True)}
@@ -89,29 +97,42 @@ def fit(settings: Train, cancelled: Callable[[], bool] = lambda: False) -> Itera
     if (state := newest_state(out)) is not None:
         step, seen_clips, lost_seconds = load_state(state, net, optimizer, ema, history)
         yield Note(f"resumed {state.name}: {seen_clips} clips seen in {lost_seconds / 60:.0f} min")
-        if chief and step >= settings.steps:  # a kill may have come before anybody heard of it
-            yield Saved(str(state), "state")
-            if settings.export is not None:
-                checkpoint.export(state, settings.export)
-                yield Saved(str(settings.export), "checkpoint")
+    elif kept := clips_kept_out(parts):
+        yield Note(kept)
     if chief:
         (out / "settings.json").write_text(json.dumps(settings.as_json(), indent=1) + "\n")
-    start_step = step
+    start_step = saved_step = step
 
-    def save() -> Iterator[Saved]:
+    def save() -> Iterator[Event]:
+        nonlocal saved_step
         seconds = lost_seconds + time.monotonic() - began
         path = save_state(settings, out, step, seen_clips, seconds, net, optimizer, ema, model, spread, history)
-        yield Saved(str(path), "state")
+        saved_step = step
+        yield from judge(path)
+
+    def judge(saved: Path) -> Iterator[Event]:
+        # Only now, as a process that is being ended may not have the time: then the state is there, unmeasured.
+        yield Saved(str(saved), "state")
+        if shelf.measured(saved) is None:
+            loss = yield from measure(denoiser, ema, unseen, settings, device, precision)
+            figure = {"loss": loss, "on": ruler(settings, unseen, device, precision)}
+            replace_file(saved / shelf.MEASURED, json.dumps(figure).encode())
+            minutes = (lost_seconds + time.monotonic() - began) / 60
+            tell(out, {"step": step, "minutes": minutes, "held_out": loss})
+            yield Metric(step, {"held_out": loss}, "measure")
+        prune(out, settings.keep)
         if settings.export is not None:
-            checkpoint.export(path, settings.export)
+            checkpoint.export(shelf.best(out) or saved, settings.export)
             yield Saved(str(settings.export), "checkpoint")
 
+    if chief and state is not None and step >= settings.steps:  # a kill may have come before anybody heard of it
+        yield from judge(state)
     last_save = last_sample = time.monotonic()
     running: list[float] = []
     bad_losses = 0
     while step < settings.steps:
         if cancelled():
-            if step > start_step:
+            if step > saved_step:
                 yield from save()
             raise Cancelled
         # --- one step: accumulate gradients over micro-batches
@@ -174,8 +195,7 @@ def fit(settings: Train, cancelled: Callable[[], bool] = lambda: False) -> Itera
             }
             running.clear()
             if chief:
-                with open(out / "log.jsonl", "a") as log:
-                    log.write(json.dumps({"step": step, "minutes": (lost_seconds + now - began) / 60, **values}) + "\n")
+                tell(out, {"step": step, "minutes": (lost_seconds + now - began) / 60, **values})
             yield Metric(step, values, "train")
         yield Progress(step, settings.steps, "training")
         if chief and now - last_sample > 60 * settings.sample_minutes:
@@ -211,6 +231,18 @@ def build_source(spec: Data, channels: int) -> Source:
     return Packed(spec.path, channels=channels, strides=spec.strides, spaced=spec.spaced)
 
 
+def split_source(source: Source, frames: int) -> tuple[Source, Source]:
+    """What to train on and what to measure on; a source that makes its clips up serves as both."""
+    return source.split(frames) if isinstance(source, Packed) else (source, source)
+
+
+def clips_kept_out(parts: list[tuple[Source, Source]]) -> str:
+    """How many clips of the sets are not trained on, in words; "" if all are."""
+    sets = [[len(part.clips) for part in both if isinstance(part, Packed)] for both in parts if both[0] is not both[1]]
+    out, total = sum(few for _, few in sets), sum(map(sum, sets))
+    return f"{out} of {total} clips are kept out of training, to measure on" if out else ""
+
+
 def step_generator(seed: int, step: int, micro: int, rank: int, device: torch.device) -> torch.Generator:
     """The one source of randomness of a micro-batch."""
     key = hashlib.blake2b(repr((seed, step, micro, rank)).encode(), digest_size=8).digest()
@@ -231,16 +263,18 @@ def draw_loss(
     canvas: Canvas,
     settings: Train,
     history: LossHistory | None = None,
+    t: Tensor | None = None,
 ) -> Tensor:
     """w(s) |D - x0|^2 over the wanted pixels at levels drawn for each clip, plus the pull on the moved base.
 
-    `history` says where in t losses were large, and is told these.
+    `history` says where in t losses were large, and is told these; `t` [b] in (0, 1) is drawn if not given.
     """
     levels, x0 = settings.levels, canvas.frames
     b, device = x0.shape[0], x0.device
     g = guess(canvas, denoiser.spread)
     top = g.sd.amax((1, 2, 3, 4))
-    t, share = draw_t(generator, b, levels.stratified), torch.ones(b, device=device)
+    t = draw_t(generator, b, levels.stratified) if t is None else t
+    share = torch.ones(b, device=device)
     if history is not None:
         t, share = history.warp(t)
     s, rate = with_rate(lambda t: draw_level(t, top, levels), t)
@@ -285,6 +319,68 @@ def data_complaint(frames: Tensor) -> str | None:
     return None
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# How far it has come
+
+SHEET, MEASURE = -1, -2  # the steps, never taken, whose random numbers these have
+
+EXAMPLES = 32
+"""Measured on at least so many; how fine that tells states apart, and what it costs, is in docs/log.md, 18."""
+
+
+@contextlib.contextmanager
+def averaged(net: torch.nn.Module, ema: dict[str, Tensor]) -> Iterator[None]:
+    """Within, the network has the EMA weights."""
+    current = {name: p.detach().clone() for name, p in net.named_parameters()}
+    net.load_state_dict(ema, strict=False)
+    net.eval()
+    try:
+        yield
+    finally:
+        net.load_state_dict(current, strict=False)
+        net.train()
+
+
+def measure(
+    denoiser: centred.CentredDenoiser,
+    ema: dict[str, Tensor],
+    unseen: Source,
+    settings: Train,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Generator[Progress, None, float]:
+    """The training loss of the EMA weights, at the same clips, masks, levels and noise whenever it is asked for.
+
+    Levels are drawn evenly over all examples, and not by the history of losses, which changes.
+    """
+    count = math.ceil(EXAMPLES / settings.batch)
+    generator = step_generator(settings.seed, MEASURE, 0, 0, device)
+    parts = draw_t(generator, count * settings.batch, stratified=True).split(settings.batch)
+    total = 0.0
+    with averaged(denoiser.net, ema):
+        for k, t in enumerate(parts):
+            canvas = draw_canvas(generator, unseen, settings)
+            with torch.no_grad(), autocast(device, precision):
+                total += float(draw_loss(generator, denoiser, canvas, settings, None, t))
+            yield Progress(k + 1, count, "measuring")
+    return total / count
+
+
+def ruler(settings: Train, unseen: Mixture, device: torch.device, precision: torch.dtype) -> str:
+    """A name for all that figures must share to be compared: the examples, and the loss."""
+    loss = {"seed", "frames", "sizes", "batch", "masks", "levels", "move_weight", "spread"}
+    clips = [[[clip["file"], clip["t"]] for clip in getattr(part, "clips", [])] for part in unseen.sources]
+    data = [row.model_dump(exclude={"path"}) for row in settings.data]
+    told = [settings.model_dump(mode="json", include=loss), data, clips, device.type, str(precision)]
+    return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def tell(out: Path, line: dict[str, float]) -> None:
+    """One line more in the log of a run."""
+    with open(out / "log.jsonl", "a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
 def sample_sheet(
     out: Path,
     step: int,
@@ -295,23 +391,17 @@ def sample_sheet(
     device: torch.device,
 ) -> Iterator[Event]:
     """Continue four fixed clips with the EMA weights: truth above, sample below, as `samples/<step>.png`."""
-    net = denoiser.net
-    current = {name: p.detach().clone() for name, p in net.named_parameters()}
-    net.load_state_dict(ema, strict=False)
-    net.eval()
-    generator = step_generator(settings.seed, -1, 0, 0, device)
+    generator = step_generator(settings.seed, SHEET, 0, 0, device)
     frames, index = source.batch(generator, 4, settings.frames, settings.sizes[0])
     known = masks.half(generator, settings.frames, *settings.sizes[0]).expand(4, -1, -1, -1, -1)
     canvas = Canvas(frames, known, index)
-    with torch.no_grad():
+    with averaged(denoiser.net, ema), torch.no_grad():
         g = guess(canvas, denoiser.spread)
         top = float(g.sd.max())
         plan = make_plan("log_snr", settings.levels.max_ratio * top, settings.levels.min, 8)
         noise = NoiseSource(tuple(range(4)))
         z = g.base + plan.levels[0] * noise.draw(frames.shape[1:]).to(device)
         *_, last = sample(denoiser.bind(canvas, g), z, plan, sampler("dpm3"), noise)
-    net.load_state_dict(current, strict=False)
-    net.train()
     rows = torch.stack([frames, last.z], 1).flatten(0, 1).clamp(-1, 1)
     pixels = ((rows + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).cpu().numpy()
     try:
@@ -353,7 +443,7 @@ def save_state(
     spread: Spread,
     history: LossHistory | None = None,
 ) -> Path:
-    """Write `step-<step>/`, then remove the states over `settings.keep`."""
+    """Write `step-<step>/`."""
     shard = int(settings.shard_mb * 1e6)
     folder = out / f"step-{step:08d}"
     names = [name for name, _ in net.named_parameters()]
@@ -384,9 +474,18 @@ def save_state(
         )
         state = {"step": step, "updates": updates, "clips": seen_clips, "seconds": seconds}
         (part / "state.json").write_text(json.dumps(state) + "\n")
-    for old in [*sorted(out.glob("step-*"))[: -settings.keep], *out.glob(".step-*.part")]:  # parts: of killed saves
-        shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def prune(out: Path, keep: int) -> None:
+    """Remove all states but the newest `keep` and the best one. They go by one rename too, so none is seen in part."""
+    best = shelf.best(out)
+    for part in out.glob(".step-*.part"):  # of killed saves
+        shutil.rmtree(part, ignore_errors=True)
+    for old in shelf.states(out)[keep:]:
+        if old != best:
+            with contextlib.suppress(OSError):  # somebody may be reading it; then the next time
+                shutil.rmtree(old.rename(out / f".{old.name}.part"), ignore_errors=True)
 
 
 def load_state(

@@ -245,6 +245,8 @@ def perform(store: Store, job: Job, device: str, stopping: threading.Event, keep
             work = store.work_folder(job.id)
             for event in service.run(request, True, cancelled=watch.cancelled, work=work, opened=opened):
                 watch.take(event)
+                if _measuring(event) and watch.cancelled() and watch.reason == "stop":
+                    raise Cancelled  # the state is saved; a process that is being ended is not given time to measure it
                 whole = whole or (isinstance(event, Note) and "whole" in event.data)
             _log(job, "its result was whole already" if whole else "its result is whole")
         _thumbnail(job, watch)
@@ -274,6 +276,10 @@ def perform(store: Store, job: Job, device: str, stopping: threading.Event, keep
 
 ENDS = {"cancel": CANCELLED, "pause": PAUSED}
 """What a job is that was stopped by a wish."""
+
+
+def _measuring(event: Event) -> bool:
+    return isinstance(event, Progress) and event.what == "measuring"
 
 
 def _end(store: Store, job: Job, watch: Watch, state: str, error: str = "", exit_code: int | None = None) -> None:
