@@ -278,9 +278,11 @@ def test_a_card_is_laid_out() -> None:
     assert "<li>a</li>" in card.render("- a\n|")
 
 
-def test_trained_runs_are_listed_by_their_newest_state(tiny: Path, tmp_path: Path) -> None:
+def test_trained_runs_are_listed_by_their_best_state(tiny: Path, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    shutil.copytree(tiny, store.runs / "mine" / "step-00000010")
+    for step, loss in ((10, 0.5), (20, 0.7)):
+        shutil.copytree(tiny, store.runs / "mine" / f"step-{step:08d}")
+        (store.runs / "mine" / f"step-{step:08d}" / shelf.MEASURED).write_text(f'{{"loss": {loss}, "on": ""}}')
     (store.runs / "begun").mkdir()
     found = {entry.name: entry for entry in models.entries(store) if entry.origin == "trained"}
     assert list(found) == ["mine"]

@@ -1,6 +1,7 @@
 """The page Train in a real browser: what a folder holds, a run with its curve, paused, resumed, stopped and used."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,13 @@ def test_a_run_is_started_watched_paused_resumed_stopped_and_used(app: Any, show
     assert steps == sorted(set(steps)), "no step was taken twice"
     row.locator("[data-act=stop]").click()
     app.job(job.id, CANCELLED)
-    folder = shelf.find(dict(models.choices(app.store))["boats (trained)"])
-    assert int(folder.name.removeprefix("step-")) > paused_at
+    run = Path(dict(models.choices(app.store))["boats (trained)"])
+    folder = shelf.find(str(run))
+    assert folder == shelf.best(run)
+    assert int(shelf.states(run)[0].name.removeprefix("step-")) > paused_at
+    live = shown.locator("#vd-train-live")
+    browser.until(lambda: f"step {int(folder.name.removeprefix('step-'))}, loss" in live.inner_text(), 20, "the best")
+    assert live.locator("circle.vd-rare").count() >= 2, "what was measured at the pause and at the stop"
     browser.tab(shown, "models")
     entry = shown.locator("#vd-models-list [data-name=boats]")
     entry.wait_for()
@@ -170,4 +176,8 @@ def test_a_long_curve_keeps_its_ends_and_stays_small() -> None:
     assert len(drawn) < 60_000
     assert "at step 99999" in drawn
     assert curves.curve(points[:1], "loss") == ""
+    beside = curves.curve([(10.0, 1.0), (20.0, 0.5)], "loss", rare=[(5.0, 2.0), (15.0, float("nan")), (25.0, 0.1)])
+    assert beside.count("<circle") == 2
+    assert all(0 <= float(x) <= curves.WIDTH for x in re.findall(r'cx="([-\d.]+)"', beside))
+    assert all(0 <= float(y) <= curves.HEIGHT for y in re.findall(r'cy="([-\d.]+)"', beside))
     assert "nan" not in curves.curve([(0.0, 1.0), (1.0, float("nan")), (2.0, 3.0)], "loss")

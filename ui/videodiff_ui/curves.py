@@ -11,8 +11,15 @@ MOST = 600
 """Points drawn at most: more than the picture has columns would only make it slow."""
 
 
-def curve(points: Sequence[tuple[float, float]], label: str, name: str = "step") -> Html:
-    """Values (x, y) in the order of x, with a smoothed line over them. `label` says what y is; it is read aloud."""
+Points = Sequence[tuple[float, float]]
+
+
+def curve(points: Points, label: str, name: str = "step", rare: Points = ()) -> Html:
+    """Values (x, y) in the order of x, with a smoothed line over them; `rare` ones get dots and a line of their own.
+
+    `label` says what y is; it is read aloud.
+    """
+    rare = [point for point in rare if all(map(math.isfinite, point))]
     points = [point for point in points if all(map(math.isfinite, point))]
     if len(points) < 2:
         return Html("")
@@ -21,9 +28,10 @@ def curve(points: Sequence[tuple[float, float]], label: str, name: str = "step")
     kept = [*range(0, len(points) - 1, step), len(points) - 1]
     xs, ys = [points[i][0] for i in kept], [points[i][1] for i in kept]
     line = [smooth[i] for i in kept]
-    x0, x1 = xs[0], xs[-1]
-    ticks_y = ticks(min(ys), max(ys))
-    y0, y1 = min(ticks_y[0], *ys), max(ticks_y[-1], *ys)
+    x0, x1 = (pick([xs[0], xs[-1], *(x for x, _ in rare)]) for pick in (min, max))
+    heights = [*ys, *(y for _, y in rare)]
+    ticks_y = ticks(min(heights), max(heights))
+    y0, y1 = min(ticks_y[0], *heights), max(ticks_y[-1], *heights)
 
     def across(x: float) -> float:
         return round(LEFT + (x - x0) / ((x1 - x0) or 1) * (WIDTH - LEFT - RIGHT), 1)
@@ -46,9 +54,13 @@ def curve(points: Sequence[tuple[float, float]], label: str, name: str = "step")
     feet = [
         tag("text", f"{x:g}", x=across(x), y=HEIGHT - 10, text_anchor="middle") for x in ticks(x0, x1) if x0 <= x <= x1
     ]
+    dots = [tag("circle", cx=across(x), cy=up(y), r=4, class_="vd-rare") for x, y in rare]
+    between = " ".join(f"{across(x)},{up(y)}" for x, y in rare)
+    dots.append(tag("polyline", points=between, class_="vd-rare", fill="none"))
     said = f"{label}: {smooth[0]:.4g} at {name} {points[0][0]:g}, {smooth[-1]:.4g} at {name} {points[-1][0]:g}"
     return tag(
         "svg", tag("title", said), *grid, *feet, path(ys, "vd-points"), path(line, "vd-line"),
+        *(dots if rare else ()),
         viewbox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="vd-curve",
     )  # fmt: skip
 

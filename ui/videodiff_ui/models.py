@@ -36,7 +36,7 @@ class Entry:
 
 
 def entries(store: Store) -> list[Entry]:
-    """All checkpoints a request can use, by the names of their folders; of a training run, its newest state."""
+    """All checkpoints a request can use, by the names of their folders; of a training run, its best state."""
     found = [Entry("shipped", name, name, shelf.find(name)) for name in shelf.names()]
     for origin, home in (("trained", store.runs), ("added", store.checkpoints)):
         for folder in sorted(home.iterdir()):

@@ -244,9 +244,12 @@ def _row(job: Job, shown: bool) -> Html:
     )
 
 
-def losses(store: Store, id: int) -> dict[int, dict[str, float]]:
-    """The figures of a training run by step; of a step that was taken twice, as after a kill, the last ones."""
-    by_step = {step: values for step, name, values in store.metrics(id) if name == "train"}
+def losses(store: Store, id: int, kind: str = "train") -> dict[int, dict[str, float]]:
+    """The figures of a training run by step; of a step that was taken twice, as after a kill, the last ones.
+
+    `kind` "measure": those of its saved states.
+    """
+    by_step = {step: values for step, name, values in store.metrics(id) if name == kind}
     return {step: by_step[step] for step in sorted(by_step)}
 
 
@@ -254,12 +257,14 @@ def _live(store: Store, job: Job) -> Html:
     """The curve of a run and its latest figures."""
     found = losses(store, job.id)
     points = [(float(step), values["loss"]) for step, values in found.items() if math.isfinite(values["loss"])]
+    measured = [(float(step), values["held_out"]) for step, values in losses(store, job.id, "measure").items()]
     parts = [tag("h2", tag("bdi", Path(job.settings["out"]).name))]
     if job.error:
         parts.append(notice(job.error, kind="error"))
     if len(points) > 1:
-        legend = tag("figcaption", word("train.loss"))
-        parts.append(tag("figure", curve(points, "loss"), legend, id="vd-train-curve", class_="vd-figure"))
+        drawn = curve(points, "loss", rare=measured)
+        legend = tag("figcaption", word("train.loss"), " ", word("train.held_out") if measured else "")
+        parts.append(tag("figure", drawn, legend, id="vd-train-curve", class_="vd-figure"))
     elif job.state in (RUNNING, WAITING):
         parts.append(tag("p", word("train.no_curve_yet"), class_="vd-empty"))
     if found:
@@ -270,6 +275,9 @@ def _live(store: Store, job: Job) -> Html:
             (word("train.speed"), f"{last['steps_a_second']:.3g}"),
             (word("train.clips_seen"), f"{last['clips']:g}"),
         ]
+        out = Path(job.settings["out"])
+        if (best := shelf.best(out)) and (figure := shelf.measured(best)):
+            rows.append((word("train.best"), word("train.best_is", step=_step(best), loss=f"{figure[0]:.4g}")))
         parts.append(facts(rows))
     states = [path for path, kind in job.saved if kind == "state"]
     if states:
@@ -285,6 +293,11 @@ def _sheet(job: Job) -> Html:
     if not sheets:
         return Html("")
     data = b64encode(sheets[-1].read_bytes()).decode()
-    step = sheets[-1].stem.removeprefix("step-").lstrip("0")
+    step = _step(sheets[-1])
     picture = tag("img", src=f"data:image/png;base64,{data}", alt="", class_="vd-sheet")
     return tag("figure", picture, tag("figcaption", word("train.sheet", step=step)), class_="vd-figure")
+
+
+def _step(path: Path) -> str:
+    """The number in the name of a state or a sheet."""
+    return path.stem.removeprefix("step-").lstrip("0")
