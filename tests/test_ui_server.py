@@ -78,6 +78,13 @@ def test_a_port_that_is_taken_is_passed_over(serve: Callable[..., Any]) -> None:
         assert port < used < port + 100
 
 
+def test_a_proxy_does_not_stand_before_the_server(serve: Callable[..., Any]) -> None:
+    """Where all traffic has to go by a proxy, the app still finds itself."""
+    nowhere = "http://127.0.0.1:9"
+    app = serve(environment=dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"), nowhere))
+    assert app.process.poll() is None
+
+
 def test_no_port_at_all_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred ports are tried."""
 

@@ -205,6 +205,7 @@ def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int, secre
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
+        _frontend=False,  # else a machine that is busy for three seconds is told to share itself
         num_workers=0,
         mcp_server=options.mcp,
         pwa=True,
