@@ -213,6 +213,7 @@ class Page(Desk):
         """What was set and means the same for another task: all but what tasks differ in."""
         values, fields = self._values(data), fields_of(kind)
         shared = {name for name in fields if all(name in fields_of(other) for other in self.kinds)}
+        shared |= fields.keys() & {*intake.READING}  # a clip that was cut stays cut; Generate has none
         own = {"steps", "frames"}
         return {name: values[name] for name in shared - own}
 
