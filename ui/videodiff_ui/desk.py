@@ -9,7 +9,7 @@ import gradio as gr
 from videodiff.errors import UserError
 from videodiff.presets import QUALITIES
 from videodiff.settings import TASKS
-from videodiff_ui import export, models, painter, said, timeline
+from videodiff_ui import export, models, painter, part, said, timeline
 from videodiff_ui.context import App
 from videodiff_ui.form import Form, plain
 from videodiff_ui.words import _
@@ -86,6 +86,14 @@ class Desk:
         self.facts = gr.HTML(timeline.empty(), elem_id=f"{name}-facts", padding=False, apply_default_css=False)
         self.use = gr.Button(_("make.use_settings"), size="sm", visible=False, elem_id=f"{name}-use")
         self.strip = timeline.component(f"{name}-timeline")
+        with gr.Accordion(
+            _("part.title"), open=False, elem_id=f"{name}-part", elem_classes="vd-part-fold"
+        ) as self.part_box:
+            self.part = part.component(f"{name}-part-sheet")
+            # Part.text: what the fold shows; "" while it is closed. It is beside the fields in the browser, so that a
+            # handler sees the fields and the fold as they were at one moment.
+            self.part_shown = gr.Textbox(elem_classes="vd-hidden vd-part-shown", elem_id=f"{name}-part-shown")
+            self.part_look = gr.HTML("", elem_classes="vd-hidden", padding=False, apply_default_css=False)
         self.presets: dict[str, gr.Button] = {}
         if self.name == "make":
             with gr.Row(elem_classes="vd-presets"):

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,13 +22,15 @@ READING = ("start", "end", "crop", "fps", "stride")
 EXAMPLE = Path(__file__).parent / "static" / "example.mp4"
 """A rendered clip (`datasets/moving_layers.py`), for who has none at hand."""
 THUMBNAIL = (48, 64)
+LOOK_SIDE = 720
+"""Sides at most of a frame that is shown to cut a part out of the clip, in pixels."""
 MASK_SIDE = 256
 """Short side of a painted mask at most, in pixels, unless the picture is cropped: more than any network sees."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A clip as it will be used. frames, thumbnails: of the part that is used; total: frames of the whole file.
+    """A clip as it will be used. frames, thumbnails: of the part that is used; total, times (s): of the whole file.
 
     even: whether its frames follow each other at one rate. former: the settings it was made with, if it is a result.
     """
@@ -40,6 +43,8 @@ class Taken:
     height: int
     even: bool
     thumbnails: tuple[bytes, ...]
+    times: tuple[float, ...]
+    pixel_aspect: Fraction = Fraction(1)
     part: tuple[tuple[str, Any], ...] = ()
     former: Task | None = None
     notes: tuple[str, ...] = ()
@@ -102,6 +107,8 @@ def take(path: Path, values: Mapping[str, Any], last: Taken | None = None) -> Ta
         raise UserError("no frame lies in the part asked for; change start, end or every n-th frame")
     shown = [min(kept, key=lambda one: abs(one[0] - first))[1] for first, _ in timeline.cells(len(times))]
     gaps = np.diff(times)
+    # Pictures in a folder have no times of their own: the frame rate gives them.
+    pace = float(whole.fps / info.fps) if whole and path.is_dir() else 1.0
     return Taken(
         path=path,
         frames=len(times),
@@ -111,6 +118,8 @@ def take(path: Path, values: Mapping[str, Any], last: Taken | None = None) -> Ta
         height=info.height,
         even=not len(gaps) or float(gaps.max() - gaps.min()) < 2e-3 + 0.01 * float(gaps.mean()),
         thumbnails=tuple(video.jpeg(frame, max_frames=1) for frame in shown),
+        times=tuple(time * pace for time in whole.times) if whole else tuple(times),
+        pixel_aspect=info.pixel_aspect,
         part=part,
         former=whole.former if whole else former(path, notes),
         notes=tuple(notes),
@@ -133,6 +142,19 @@ def frame(taken: Taken, place: int) -> np.ndarray:
     """One frame of the whole file, uint8 [h w 3], in the size masks are painted."""
     clip = video.Index().span(taken.path, min(place, taken.total - 1), 1)
     return video.resize(clip.frames, taken.mask_size())[0]
+
+
+def look(taken: Taken, place: int) -> np.ndarray:
+    """One frame of the whole file as it is seen, uint8 [h w 3]: the one that a `start` at its time begins with."""
+    width = max(1, round(taken.width * float(taken.pixel_aspect)))
+    size = (min(taken.height, LOOK_SIDE), min(width, LOOK_SIDE))
+    rate = taken.fps if taken.path.is_dir() else None
+    found = video.stream(taken.path, start=taken.times[place], num_frames=1, fps=rate, size=size, fit="fit")
+    with closing(found):  # type: ignore[type-var]
+        frame = next((item for item in found if isinstance(item, video.Frame)), None)
+    if frame is None:
+        raise UserError(f"frame {place} cannot be read any more; put the clip in again")
+    return frame.pixels
 
 
 def resized(taken: Taken, values: Mapping[str, Any]) -> Taken:

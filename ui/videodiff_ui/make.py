@@ -16,12 +16,14 @@ import numpy as np
 from videodiff.errors import UserError
 from videodiff.jobs import DONE, PAUSED, RUNNING, WAITING, Job
 from videodiff.settings import TASKS, Task
-from videodiff_ui import estimate, export, intake, masks, painter, player, said, timeline
+from videodiff_ui import estimate, export, intake, masks, painter, part, player, said, timeline
 from videodiff_ui.context import App
 from videodiff_ui.desk import HOME, OUTPUTS, PAGES, PRIVATE, QUIET, Desk, told
 from videodiff_ui.form import fields_of, plain
 from videodiff_ui.html import Html, picture, tag
 
+CUT = ("start", "end", "crop")
+"""The settings that are chosen under the strip; they belong to the clip that is there."""
 ACTIVE = (WAITING, RUNNING, PAUSED)
 
 
@@ -38,33 +40,50 @@ class Page(Desk):
         controls = self.form.controls
         reading = [controls[name] for name in intake.READING if name in controls]
         everything = {
-            self.taken, self.keyframes, self.task, self.variants, self.container, *self.form.components,
-            *self.files.values(),
+            self.taken, self.keyframes, self.part_shown, self.task, self.variants, self.container,
+            *self.form.components, *self.files.values(),
         }  # fmt: skip
         if self.mask_box is not None:
             everything |= {self.mask_frame, self.grow, self.feather, self.mask_file}
-        clip_outputs = [self.taken, self.facts, self.use, self.strip, self.asked]
+        cut = [controls[name] for name in CUT]
+        clip_outputs = [self.taken, self.facts, self.use, self.strip, self.asked, self.part, self.part_shown]
         if self.mask_box is not None:
             keys = [self.keyframes, self.mask_facts, self.mask_earlier, self.mask_later, self.mask_drop]
             sheet = [self.painter, *keys]
             clip_outputs += [self.mask_frame, *sheet]
+        new_clip = [*clip_outputs, *cut]
         # Strokes are taken one after another and none is left out. A run takes its turn among them and then begins, so
         # it has all that was painted before it, and nobody waits for its mask to be written.
         in_turn: dict[str, Any] = {**QUIET, "concurrency_id": f"{self.id}-mask", "concurrency_limit": 1}
 
-        self.input.upload(told(self.uploaded), {self.input, *everything}, clip_outputs, **PRIVATE)
-        self.input.clear(told(self.cleared), None, clip_outputs, **QUIET)
-        self.example.click(told(self.exemplified), everything, clip_outputs, **PRIVATE)
-        self.camera.change(told(self.recorded), {self.camera, *everything}, clip_outputs, **PRIVATE)
+        self.input.upload(told(self.uploaded), {self.input, *everything}, new_clip, **PRIVATE)
+        self.input.clear(told(self.cleared), None, new_clip, **QUIET)
+        self.example.click(told(self.exemplified), everything, new_clip, **PRIVATE)
+        self.camera.change(told(self.recorded), {self.camera, *everything}, new_clip, **PRIVATE)
         self.camera_open.click(lambda: gr.update(visible=True), None, self.camera_box, **QUIET)
         self.history.focus(told(self.recent), None, self.history, **QUIET)
-        self.history.input(told(self.picked), {self.history, *everything}, clip_outputs, **PRIVATE)
-        for one in reading:
-            one.change(told(self.reread), everything, clip_outputs, trigger_mode="always_last", **PRIVATE)
+        self.history.input(told(self.picked), {self.history, *everything}, new_clip, **PRIVATE)
+        gr.on(  # one event for all, so that what is read last is what is there last
+            [one.change for one in (*reading, self.part_shown)],
+            told(self.reread),
+            everything,
+            clip_outputs,
+            trigger_mode="always_last",
+            show_progress_on=self.facts,
+            **PRIVATE,
+        )
+        sheet_of_part = [self.part, self.part_look, self.part_shown]
+        self.part_box.expand(told(self.unfolded), everything, sheet_of_part, **PRIVATE)
+        self.part_box.collapse(self.folded, None, sheet_of_part, **QUIET)
+        # Gradio's "always_last" would send what was chosen first once more.
+        self.part.submit(told(self.looked), everything, self.part_look, trigger_mode="multiple", **QUIET)
+        self.part.input(told(self.parted), everything, [*cut, self.part_shown], trigger_mode="multiple", **in_turn)
         fields = [self.task, *self.form.components, *self.files.values()]
         if self.mask_box is not None:
             fields.append(self.mask_box)
-        self.use.click(told(self.use_former), everything, [*fields, self.use], **QUIET)
+        self.use.click(told(self.use_former), everything, [*fields, self.use], **QUIET).then(
+            told(self.reread), everything, clip_outputs, **PRIVATE
+        )  # fields that are folded away do not say that they have changed
         self.task.input(told(self.chose_task), everything, [*fields, self.strip, self.asked], **QUIET)
         self.quality.input(told(self.chose_quality), {self.quality, self.task}, self.form.components, **QUIET)
         self.strip.input(told(self.marked), everything, [*fields, self.asked], **QUIET)
@@ -115,16 +134,16 @@ class Page(Desk):
     def uploaded(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """A file was dropped: keep it, look through it, show its strip."""
         path = data[self.input]
-        return self._with_clip(intake.keep(Path(path), self.app.store), data) if path else self.cleared()
+        return self._new_clip(intake.keep(Path(path), self.app.store), data) if path else self.cleared()
 
     def exemplified(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The clip that comes with the app is to be taken."""
-        return self._with_clip(intake.keep(intake.EXAMPLE, self.app.store), data)
+        return self._new_clip(intake.keep(intake.EXAMPLE, self.app.store), data)
 
     def recorded(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The camera gave a clip."""
         path = data[self.camera]
-        return self._with_clip(intake.keep(Path(path), self.app.store), data) if path else {self.taken: gr.skip()}
+        return self._new_clip(intake.keep(Path(path), self.app.store), data) if path else {self.taken: gr.skip()}
 
     def recent(self, request: gr.Request) -> Any:
         """The results that can be taken as a clip, newest first."""
@@ -136,7 +155,7 @@ class Page(Desk):
         """A former result was picked."""
         if not data[self.history]:
             return {}
-        return self._with_clip(self._output(self.app.own(int(data[self.history]), request)), data)
+        return self._new_clip(self._output(self.app.own(int(data[self.history]), request)), data)
 
     def cleared(self) -> dict[Any, Any]:
         """There is no clip any more."""
@@ -146,6 +165,8 @@ class Page(Desk):
             self.use: gr.update(visible=False),
             self.strip: "",
             self.asked: "",
+            self.part: timeline.empty(),
+            **self._whole(),
         }
         if self.mask_box is not None:
             updates |= {self.painter: "", **self._keys({}, 0)}
@@ -158,6 +179,17 @@ class Page(Desk):
             return {self.taken: gr.skip()}
         return self._with_clip(taken.path, data, taken)
 
+    def _new_clip(self, path: Path, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Another clip is there: all of it is used, whatever was cut out of the one before."""
+        if data[self.taken] is None:
+            return self._with_clip(path, data)
+        whole = self._whole()
+        return self._with_clip(path, {**data, **whole}) | whole
+
+    def _whole(self) -> dict[Any, Any]:
+        """Values of the controls that use all of a clip."""
+        return {self.form.controls[name]: "" for name in CUT}
+
     def _with_clip(self, path: Path, data: Mapping[Any, Any], last: intake.Taken | None = None) -> dict[Any, Any]:
         taken = intake.take(path, self._values(data), last)
         kind = data[self.task]
@@ -167,6 +199,7 @@ class Page(Desk):
             self.facts: said.clip_facts(taken),
             self.use: gr.update(visible=taken.former is not None),
             **self._strip(taken, marks),
+            **self._part(taken, data[self.part_shown], last),
         }
         if self.mask_box is not None and (last is None or last.mask_size() != taken.mask_size()):
             updates |= {
@@ -187,6 +220,52 @@ class Page(Desk):
 
     def _says(self, marks: timeline.Marks) -> Html:
         return said.asked(marks) if self.name == "make" else Html("")
+
+    # --- the part of the clip that is used
+
+    def unfolded(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The fold was opened: what it shows is drawn now, and as long as it is open."""
+        return self._sheet_of_part(data[self.taken])
+
+    def folded(self) -> dict[Any, Any]:
+        """The fold was closed: nothing is drawn any more."""
+        return {self.part: "", self.part_look: "", self.part_shown: ""}
+
+    def looked(self, data: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:
+        """A handle came to rest: its frame is to be seen."""
+        taken = data[self.taken]
+        if taken is None:
+            return {self.part_look: ""}
+        return {self.part_look: part.look(intake.look(taken, part.parse_place(str(event.place), taken)))}
+
+    def parted(self, data: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:
+        """A part was chosen by hand: the settings that mean it. What is typed there and means the same stays."""
+        taken = data[self.taken]
+        if taken is None:
+            raise UserError("there is no clip yet; drop one above, then choose a part of it")
+        chosen = part.parse(str(event.part), taken)
+        controls = self.form.controls
+        settings = chosen.settings(taken)
+        try:
+            now = part.of(taken, dict(intake.part_of(self._values(data)))).settings(taken)
+        except UserError:  # what is typed there is no setting; it goes
+            now = {}
+        kept = {name for name, value in settings.items() if name in now and now[name] == value}
+        return {
+            self.part_shown: chosen.text,
+            **{controls[name]: data[controls[name]] if name in kept else value for name, value in settings.items()},
+        }
+
+    def _part(self, taken: intake.Taken, shown: str, last: intake.Taken | None) -> dict[Any, Any]:
+        """Updates of the fold: none while it is closed, or while it shows this part of the clip already."""
+        same = last is not None and shown == part.of(taken).text
+        return {} if not shown or same else self._sheet_of_part(taken)
+
+    def _sheet_of_part(self, taken: intake.Taken | None) -> dict[Any, Any]:
+        if taken is None:
+            return {self.part: timeline.empty(), self.part_shown: part.NOTHING}
+        chosen = part.of(taken)
+        return {self.part: part.draw(intake.look(taken, chosen.first), taken, chosen), self.part_shown: chosen.text}
 
     # --- the request
 

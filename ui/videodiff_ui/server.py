@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 STYLES = ("app.css", "make.css", "lists.css")
-SCRIPTS = ("app.js", "pulse.js", "player.js", "timeline.js", "painter.js")
+SCRIPTS = ("app.js", "pulse.js", "player.js", "timeline.js", "painter.js", "part.js")
 VERSION = "videodiff/version/"
 """Where a page asks whether a job has changed; a secret follows."""
 CLOSED_PAGES, CLOSED_PAGES_PUBLIC = 4, 100
