@@ -9,8 +9,9 @@ gradio = pytest.importorskip("gradio")
 from videodiff.errors import UserError  # noqa: E402
 from videodiff.presets import QUALITIES  # noqa: E402
 from videodiff.settings import TASKS  # noqa: E402
-from videodiff_ui.form import CHOSEN, FILES, MACHINE, Form, labels, plain, shown_value  # noqa: E402
-from videodiff_ui.words import LOCALES  # noqa: E402
+from videodiff_ui.fields import CHOSEN, FILES, fields_of, help_key  # noqa: E402
+from videodiff_ui.form import MACHINE, Form, labels, shown_value  # noqa: E402
+from videodiff_ui.words import LOCALES, plain  # noqa: E402
 
 FIRST = ("frames", "steps", "seed")
 MINIMUM = {"infill": {"missing": "2:4"}, "restore": {"operator": "denoise"}}
@@ -63,7 +64,22 @@ def test_errors_are_those_of_the_model_in_the_words_of_the_page() -> None:
         drawn.read("predict", {"frames": 0}, **CLIPS | {"to": None})
     with pytest.raises(UserError, match=r"“Guidance rescale” means nothing without “Guidance”"):
         drawn.read("predict", {"guidance_rescale": 0.5}, input=Path("a.mp4"))
+
+
+def test_options_are_called_by_their_names_on_the_page() -> None:
+    assert plain("--guidance-rescale needs --guidance") == "“Guidance rescale” needs “Guidance”"
+    assert plain("--guidance", "ko") == "“가이던스”"
     assert plain("write --nothing-known") == "write --nothing-known"
+
+
+def test_controls_are_explained_by_the_model_in_every_language() -> None:
+    for kind in TASKS:
+        for name, about in fields_of(kind).items():
+            key = help_key(kind, name)
+            assert LOCALES["en"].get(key, f"{LOCALES['en'][f'field.{name}']}.") == plain(about.description or "")
+            assert all((key in texts) == (key in LOCALES["en"]) for texts in LOCALES.values()), key
+    info = dict(zip((drawn := form("edit", "vary")).names, drawn.of_kind("vary"), strict=True))["steps"]["info"]
+    assert info.key == "help.vary.steps"
 
 
 def test_a_preset_sets_its_fields_and_takes_back_those_of_another() -> None:

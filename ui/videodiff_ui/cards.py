@@ -75,7 +75,7 @@ def state(job: Job) -> Html:
 def thumbnail(job: Job, live: bytes | None = None) -> Html:
     """The picture of a job: the last preview of a running one, that of its result, or an empty place."""
     jpeg = live or (job.thumbnail.read_bytes() if job.thumbnail else None)
-    return picture(jpeg, "", class_="vd-thumb", loading="lazy") if jpeg else tag("span", job.kind, class_="vd-thumb")
+    return picture(jpeg, "", class_="vd-thumb", loading="lazy") if jpeg else tag("span", word(f"kind.{job.kind}"), class_="vd-thumb")
 
 
 def when(seconds: float | None) -> Html:

@@ -11,8 +11,8 @@ from videodiff.presets import QUALITIES
 from videodiff.settings import TASKS
 from videodiff_ui import export, models, painter, part, said, timeline
 from videodiff_ui.context import App
-from videodiff_ui.form import Form, plain
-from videodiff_ui.words import _
+from videodiff_ui.form import Form
+from videodiff_ui.words import _, plain
 
 PAGES: dict[str, tuple[str, ...]] = {
     "make": ("predict", "interpolate", "infill", "loop", "generate"),
@@ -106,7 +106,7 @@ class Desk:
     def _request(self) -> None:
         name = self.id
         self.task = gr.Radio(
-            [(_(f"make.task_{kind}"), kind) for kind in self.kinds],
+            [(_(f"kind.{kind}"), kind) for kind in self.kinds],
             value=self.kinds[0],
             label=_("make.task"),
             elem_id=f"{name}-task",

@@ -5,7 +5,6 @@ kinds of request at once; those that a kind does not have are hidden. A type giv
 explanation, the model its default; errors are the model's own, in the words of the page.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -16,20 +15,12 @@ from pydantic.fields import FieldInfo
 from videodiff.errors import UserError
 from videodiff.presets import QUALITIES
 from videodiff.settings import TASKS, Task, validate
-from videodiff_ui.words import LOCALES, _, text
+from videodiff_ui.fields import fields_of, help_key
+from videodiff_ui.words import LOCALES, _, plain
 
-FILES = ("input", "to", "mask", "guide", "reference")
-"""Fields that name files; the page has places to drop them."""
-CHOSEN = ("kind", "output", "overwrite")
-"""Fields the page fills in: the task, and where the store puts the result."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MACHINE = ("device", "precision", "attention", "threads")
 """What a visitor of a public server does not choose."""
-
-
-def fields_of(kind: str) -> dict[str, FieldInfo]:
-    """The fields of a task that have controls, by name."""
-    return {name: about for name, about in TASKS[kind].model_fields.items() if name not in (*FILES, *CHOSEN)}
 
 
 class Form:
@@ -65,9 +56,10 @@ class Form:
         """The component for a field, with the first kind's default."""
         about = self.fields[name]
         kind = self.kinds[0]
+        first = next(kind for kind in self.kinds if name in fields_of(kind))
         common = {
             "label": _(f"field.{name}"),
-            "info": None if about.description == f"{text(f'field.{name}')}." else plain(about.description or ""),
+            "info": _info(first, name),
             "elem_id": f"{self.prefix}-field-{name}",
             "value": shown_value(_default(kind, name, about)),
             "visible": name in fields_of(kind),
@@ -80,7 +72,7 @@ class Form:
             return gr.Dropdown([*DEVICES], allow_custom_value=True, **common)
         bare = _bare(about.annotation)
         if get_origin(bare) is Literal:
-            return (gr.Radio if len(get_args(bare)) < 5 else gr.Dropdown)([*get_args(bare)], **common)
+            return (gr.Radio if len(get_args(bare)) < 5 else gr.Dropdown)(_choices(name, get_args(bare)), **common)
         if bare is bool:
             return gr.Checkbox(**common)
         if bare in (int, float) and bare is about.annotation:  # an empty gr.Number says 0, which is not "not given"
@@ -117,14 +109,14 @@ class Form:
             raise UserError(plain(str(error))) from error
 
     def of_kind(self, kind: str, values: Mapping[str, Any] | None = None) -> list[Any]:
-        """Updates of all controls for another kind: hidden or shown, with its defaults or these values."""
+        """Updates of all controls for another kind: hidden or shown, with its help, its defaults or these values."""
         fields, updates = fields_of(kind), []
         for name in self.controls:
             if name not in fields:
                 updates.append(gr.update(visible=False))
                 continue
             value = (values or {}).get(name, _default(kind, name, fields[name]))
-            updates.append(gr.update(visible=True, value=shown_value(value)))
+            updates.append(gr.update(visible=True, value=shown_value(value), info=_info(kind, name)))
         return updates
 
     def with_values(self, values: Mapping[str, Any]) -> list[Any]:
@@ -142,6 +134,17 @@ class Form:
 
 
 PLAIN = (int, float, bool, str)
+
+
+def _info(kind: str, name: str) -> str | None:
+    """What explains a field; None where its name says it all."""
+    key = help_key(kind, name)
+    return _(key) if key in LOCALES["en"] else None
+
+
+def _choices(name: str, values: Iterable[Any]) -> list[Any]:
+    """The values of a field, in the reader's words where there are some."""
+    return [(_(key), value) if (key := f"choice.{name}.{value}") in LOCALES["en"] else value for value in values]
 
 
 def _bare(annotation: Any) -> Any:
@@ -171,16 +174,6 @@ def shown_value(value: Any) -> Any:
     return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple | list) else value
 
 
-def plain(message: str, language: str = "en") -> str:
-    """A message of the command in the words of the page: options become the names of their controls."""
-
-    def named(match: re.Match[str]) -> str:
-        name = match[1].replace("-", "_")
-        return f"“{text(f'field.{name}', language)}”" if f"field.{name}" in LOCALES["en"] else match[0]
-
-    return re.sub(r"--([a-z][a-z-]*)", named, message)
-
-
 def labels(kinds: Iterable[str]) -> set[str]:
-    """The keys of all texts that a form of these kinds needs."""
+    """The keys of the names that a form of these kinds needs."""
     return {f"field.{name}" for kind in kinds for name in fields_of(kind)}

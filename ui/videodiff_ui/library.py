@@ -52,7 +52,11 @@ def build(app: App) -> None:
     with gr.Row(elem_classes="vd-filters"):
         text = gr.Textbox(label=_("library.search"), max_lines=1, scale=3, min_width=160, elem_id="vd-library-search")
         kinds = gr.Dropdown(
-            list(REQUESTS), multiselect=True, label=_("library.kind"), min_width=160, elem_id="vd-library-kind"
+            [(_(f"kind.{name}"), name) for name in REQUESTS],
+            multiselect=True,
+            label=_("library.kind"),
+            min_width=160,
+            elem_id="vd-library-kind",
         )
         states = gr.Dropdown(
             [(_(f"library.state_{name}"), name) for name in STATES],
@@ -274,7 +278,7 @@ def _row(app: App, job: Job) -> Html:
     return tag(
         "li",
         cards.thumbnail(job, app.store.preview(job.id)),
-        tag("div", tag("strong", tag("bdi", job.title)), " ", cards.state(job), tag("small", f"{job.kind} · {job.id}")),
+        tag("div", tag("strong", tag("bdi", job.title)), " ", cards.state(job), tag("small", word(f"kind.{job.kind}"), f" · {job.id}")),
         tag("div", cards.bar(job.done, job.total), tag("small", count, " · " if left else "", left)) if live else None,
         tag(
             "div",
@@ -325,7 +329,7 @@ def _card(view: View, job: Job) -> Html:
         tag(
             "p",
             cards.state(job),
-            tag("span", job.kind),
+            tag("span", word(f"kind.{job.kind}")),
             tag("span", word("library.seed", seed=str(seed))) if seed is not None else None,
             cards.when(job.finished or job.created),
             class_="vd-about",

@@ -19,8 +19,9 @@ from videodiff.settings import TASKS, Task
 from videodiff_ui import estimate, export, intake, masks, painter, part, player, said, timeline
 from videodiff_ui.context import App
 from videodiff_ui.desk import HOME, OUTPUTS, PAGES, PRIVATE, QUIET, Desk, told
-from videodiff_ui.form import fields_of, plain
+from videodiff_ui.fields import fields_of
 from videodiff_ui.html import Html, picture, tag
+from videodiff_ui.words import plain
 
 CUT = ("start", "end", "crop")
 """The settings that are chosen under the strip; they belong to the clip that is there."""

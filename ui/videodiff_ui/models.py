@@ -160,11 +160,9 @@ def _entry(entry: Entry, opened: str, public: bool) -> Html:
         return tag("li", *head, tag("p", found, class_="vd-error"), tag("div", removing, class_="vd-acts"))
     opens = entry.value == opened
     steps = found.training.get("steps")
+    takes = "models.takes_colour" if found.channels == 3 else "models.takes_grey"
     rows = [
-        (
-            word("models.takes"),
-            f"{found.frames} frames, {found.side} px, " + ("RGB" if found.channels == 3 else "grey"),
-        ),
+        (word("models.takes"), word(takes, frames=found.frames, side=found.side)),
         (
             word("models.parameters"),
             f"{found.parameters / 1e6:.2f} M" if found.parameters > 1e5 else str(found.parameters),

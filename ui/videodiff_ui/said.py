@@ -7,8 +7,8 @@ from videodiff.errors import UserError
 from videodiff.jobs import DONE, RUNNING, WAITING, Job
 from videodiff_ui import intake, timeline
 from videodiff_ui.cards import lasting
-from videodiff_ui.form import plain
 from videodiff_ui.html import Html, join, tag, word
+from videodiff_ui.words import plain
 
 
 def nothing_yet() -> Html:
@@ -25,7 +25,7 @@ def clip_facts(taken: intake.Taken) -> Html:
         rows.append(
             tag(
                 "details",
-                tag("summary", word("make.made_with", task=made.kind, seed=str(made.seed))),
+                tag("summary", word("make.made_with", kind=made.kind, seed=str(made.seed))),
                 tag("pre", made.model_dump_json(indent=1, exclude_defaults=True)),
                 class_="vd-former",
             )

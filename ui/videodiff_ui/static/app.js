@@ -10,9 +10,12 @@ const LANGUAGES = ["en", "ko"];
 let words = {};
 let tabs = {}; // the key of a page's tab by what it says, in any language
 
-// The text of a key in the reader's language, `{name}` replaced from `values`.
+const filled = (text, values) =>
+  text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+
+// The text of a key in the reader's language, `{name}` replaced from `values`; a `{kind}` of request by its name.
 videodiff.word = (key, values = {}) =>
-  (words[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+  filled(words[key] ?? key, { ...values, ...(values.kind && { kind: words[`kind.${values.kind}`] ?? values.kind }) });
 
 videodiff.language = () => {
   const kept = localStorage.getItem("videodiff-language");
@@ -88,6 +91,8 @@ function switchTheme() {
   showTheme();
 }
 
+let spoken = navigator.language; // by Gradio's own labels
+
 async function showLanguage() {
   const language = videodiff.language();
   const read = async (name) => (await fetch(`videodiff/words/${name}.json`)).json();
@@ -99,7 +104,8 @@ async function showLanguage() {
   translate(document);
   translateTabs();
   // Gradio's own labels follow the browser's language; the module that knows better is already on the page.
-  if (!navigator.language.startsWith(language)) {
+  if (!spoken.startsWith(language)) {
+    spoken = language;
     const core = performance.getEntriesByType("resource").find(({ name }) => /\/assets\/core-[^/]*\.js$/.test(name));
     (await import(core.name)).changeLocale(language);
   }
