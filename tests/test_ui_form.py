@@ -58,11 +58,11 @@ def test_a_request_shown_in_the_controls_is_read_back_equal(kind: str) -> None:
     assert visible == set(form(kind).names)
 
 
-def test_errors_are_those_of_the_model_in_the_words_of_the_page() -> None:
+def test_errors_are_those_of_the_model() -> None:
     drawn = form("predict")
     with pytest.raises(UserError, match=r"frames: .*greater than or equal to 1 \(given '0'\)"):
         drawn.read("predict", {"frames": 0}, **CLIPS | {"to": None})
-    with pytest.raises(UserError, match=r"“Guidance rescale” means nothing without “Guidance”"):
+    with pytest.raises(UserError, match=r"--guidance-rescale means nothing without --guidance;"):
         drawn.read("predict", {"guidance_rescale": 0.5}, input=Path("a.mp4"))
 
 

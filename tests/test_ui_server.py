@@ -13,6 +13,7 @@ from typing import Any
 
 import browser
 import pytest
+from pydantic_core._pydantic_core import list_all_errors
 
 from videodiff.errors import OutOfResources, UserError
 from videodiff_ui import html, window, words
@@ -191,6 +192,40 @@ def test_theme_and_language_are_kept(page: Any) -> None:
         page.reload()
 
 
+def test_a_reader_of_korean_reads_korean(page: Any) -> None:
+    """Help, choices and messages of the library; and English again on switching back."""
+    missing = "there is no clip yet; drop one on the left, or pick one from the history"
+    for language, told in (("ko", "아직 클립이 없습니다. 왼쪽에 클립을 놓거나 기록에서 고르세요"), ("en", missing)):
+        page.click("#vd-language")
+        page.wait_for_selector(f"html[lang={language}]")
+        for control, key in (("steps", "help.steps"), ("direction", "choice.direction.backward")):
+            said = words.text(key, language)
+            page.locator(f"#vd-field-{control}").filter(has_text=said).wait_for()
+        page.click("#vd-run")
+        page.locator(f"[data-testid=toast-text]:text-is('{told}')").wait_for()
+        page.locator(f".toast-title:text-is('{words.text('toast.error', language)}')").wait_for()
+
+
+def test_every_message_is_said_by_its_own_pattern(page: Any) -> None:
+    """Filled with values, each comes back as its translation; what no pattern knows stays, and stays text."""
+    page.click("#vd-language")
+    page.wait_for_selector("html[lang=ko]")
+    messages = json.loads((words.FOLDER / "messages/ko.json").read_text(encoding="utf-8"))
+    filled = [[re.sub(r"\{(\w+)\}", r"<\1>", text) for text in pair] for pair in messages.items()]
+    said = page.evaluate("(texts) => texts.map(videodiff.message)", [english for english, _ in filled])
+    for (english, korean), found in zip(filled, said, strict=True):
+        assert found == words.plain(korean, "ko"), english
+    for message, expected in (
+        (
+            "predict: guidance: input should be less than or equal to 20 (given '30')",
+            "예측: 가이던스: 20 이하여야 합니다 (입력값 '30')",
+        ),
+        ("skipped done: listed, but not there", "done 건너뜀: 목록에 있지만 파일이 없습니다"),
+        ("<b>--frames</b> of nothing we know", "<b>“새 프레임 수”</b> of nothing we know"),
+    ):
+        assert page.evaluate("videodiff.message", message) == expected
+
+
 def test_controls_have_names(page: Any) -> None:
     """Whatever can be pressed or filled in has a name a screen reader can say."""
     nameless = """() => [...document.querySelectorAll('button, input, textarea, select')]
@@ -213,6 +248,37 @@ def test_both_languages_say_the_same() -> None:
     for key, english in words.LOCALES["en"].items():
         korean = words.LOCALES["ko"][key]
         assert set(re.findall(r"\{(\w+)", english)) == set(re.findall(r"\{(\w+)", korean)), key
+
+
+PLACE = "\0"
+"""What a value is put in for, in a string of the source."""
+
+
+def source_strings() -> set[str]:
+    """Every string of the library and the app with its places, and those of pydantic as `first_problem` words them."""
+    found = {
+        re.sub(r"\{.*?\}", PLACE, text[0].lower() + text[1:])
+        for text in (error["message_template_python"] for error in list_all_errors())
+    }
+    for file in [*(UI.parents[1] / "videodiff").rglob("*.py"), *UI.rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.add("".join(str(v.value) if isinstance(v, ast.Constant) else PLACE for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+@pytest.mark.parametrize("file", sorted((Path(words.__file__).parent / "locales/messages").glob("*.json")))
+def test_messages_are_those_of_the_source(file: Path) -> None:
+    """Each is one that is written there now, its places where values are put in, the same in both languages."""
+    assert file.stem in words.LOCALES
+    written = source_strings()
+    for english, other in json.loads(file.read_text(encoding="utf-8")).items():
+        texts = re.split(r"\{(\w+)\}", english)
+        assert sorted(texts[1::2]) == sorted(re.findall(r"\{(\w+)\}", other)), english
+        pattern = re.compile(f"[^{PLACE}]*{PLACE}.*?".join(map(re.escape, texts[::2])), re.DOTALL)
+        assert any(map(pattern.fullmatch, written)), f"no message reads {english!r}"
 
 
 @pytest.mark.parametrize(

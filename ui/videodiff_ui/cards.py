@@ -10,7 +10,7 @@ from datetime import datetime
 import gradio as gr
 
 from videodiff.jobs import Job
-from videodiff_ui.html import Html, join, picture, tag, word
+from videodiff_ui.html import Html, join, message, picture, tag, word
 
 ACTIONS = """
 element.addEventListener('click', (event) => {
@@ -40,8 +40,9 @@ def button(act: str, key: object, label: Html, about: str = "", **attributes: st
 
 
 def notice(*children: Html | str, kind: str = "note") -> Html:
-    """A line the reader should see; kinds are note and error."""
-    return tag("div", *children, class_=f"vd-notice vd-notice-{kind}", role="alert" if kind == "error" else "status")
+    """A line the reader should see, its strings messages of the library; kinds are note and error."""
+    said = [child if isinstance(child, Html) else message(child) for child in children]
+    return tag("div", *said, class_=f"vd-notice vd-notice-{kind}", role="alert" if kind == "error" else "status")
 
 
 def table(head: Sequence[Html | str], rows: Iterable[Sequence[Html | str]], caption: Html | str | None = None) -> Html:
@@ -75,7 +76,11 @@ def state(job: Job) -> Html:
 def thumbnail(job: Job, live: bytes | None = None) -> Html:
     """The picture of a job: the last preview of a running one, that of its result, or an empty place."""
     jpeg = live or (job.thumbnail.read_bytes() if job.thumbnail else None)
-    return picture(jpeg, "", class_="vd-thumb", loading="lazy") if jpeg else tag("span", word(f"kind.{job.kind}"), class_="vd-thumb")
+    return (
+        picture(jpeg, "", class_="vd-thumb", loading="lazy")
+        if jpeg
+        else tag("span", word(f"kind.{job.kind}"), class_="vd-thumb")
+    )
 
 
 def when(seconds: float | None) -> Html:

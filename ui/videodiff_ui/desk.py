@@ -12,7 +12,7 @@ from videodiff.settings import TASKS
 from videodiff_ui import export, models, painter, part, said, timeline
 from videodiff_ui.context import App
 from videodiff_ui.form import Form
-from videodiff_ui.words import _, plain
+from videodiff_ui.words import _
 
 PAGES: dict[str, tuple[str, ...]] = {
     "make": ("predict", "interpolate", "infill", "loop", "generate"),
@@ -34,14 +34,14 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "minima
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler, its UserErrors shown on the page in the page's words."""
+    """The handler, its UserErrors shown on the page, where static/app.js puts them in the page's words."""
 
     @wraps(handler)
     def safe(*given: Any, **named: Any) -> Any:
         try:
             return handler(*given, **named)
         except UserError as error:
-            raise gr.Error(plain(str(error)), duration=12, print_exception=False) from error
+            raise gr.Error(str(error), duration=12, print_exception=False) from error
 
     return safe
 

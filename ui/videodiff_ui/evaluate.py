@@ -14,7 +14,7 @@ from videodiff.settings import Evaluate, validate
 from videodiff_ui import cards, models
 from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import App
-from videodiff_ui.html import Html, join, tag, word
+from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
 PROTOCOLS = list(get_args(Evaluate.model_fields["protocol"].annotation))
@@ -129,7 +129,7 @@ def _row(job: Job, shown: bool) -> Html:
 
 def _report_of(app: App, job: Job) -> Html:
     """The report of a finished job; of any other, what is known so far."""
-    notes = tag("ul", *(tag("li", note) for note in job.notes), class_="vd-notes") if job.notes else None
+    notes = tag("ul", *(tag("li", message(note)) for note in job.notes), class_="vd-notes") if job.notes else None
     if job.state == FAILED:
         return join(notice(job.error, kind="error"), notes)
     if job.state != DONE:
@@ -174,7 +174,7 @@ def render(report: Mapping[str, Any]) -> Html:
         parts.append(tag("h3", tag("bdi", name), " ", tag("small", f"{found['width']}x{found['height']}")))
         for task, result in found["tasks"].items():
             parts.append(_table(task, result, figure, int(report["samples"])))
-        skipped = [tag("li", tag("bdi", clip), ": ", why) for clip, why in found["skipped"].items()]
+        skipped = [tag("li", tag("bdi", clip), ": ", message(why)) for clip, why in found["skipped"].items()]
         if skipped:
             parts.append(
                 tag("details", tag("summary", word("evaluate.skipped", number=len(skipped))), tag("ul", *skipped))

@@ -2,7 +2,7 @@
 
 `Form(("predict", "loop"), first=("frames",))` draws, inside the Blocks context it is called in, the controls of several
 kinds of request at once; those that a kind does not have are hidden. A type gives the control, the field's help its
-explanation, the model its default; errors are the model's own, in the words of the page.
+explanation, the model its default; errors are the model's own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +12,10 @@ from typing import Any, Literal, get_args, get_origin
 import gradio as gr
 from pydantic.fields import FieldInfo
 
-from videodiff.errors import UserError
 from videodiff.presets import QUALITIES
 from videodiff.settings import TASKS, Task, validate
 from videodiff_ui.fields import fields_of, help_key
-from videodiff_ui.words import LOCALES, _, plain
+from videodiff_ui.words import LOCALES, _
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MACHINE = ("device", "precision", "attention", "threads")
@@ -93,7 +92,7 @@ class Form:
         return list(self.controls)
 
     def read(self, kind: str, values: Mapping[str, Any], **files: Any) -> Task:
-        """The request that the controls (by name) and files say. UserError in plain words if it is not one."""
+        """The request that the controls (by name) and files say. UserError if it is not one."""
         given = {name: value for name, value in files.items() if value not in (None, "")}
         for name, about in fields_of(kind).items():
             value = values.get(name)
@@ -103,10 +102,7 @@ class Form:
             if value in (None, "") or unasked:
                 continue
             given[name] = tuple(value.split()) if _bare(about.annotation) not in PLAIN and _pair(about) else value
-        try:
-            return validate(TASKS[kind], given, where=kind)
-        except UserError as error:
-            raise UserError(plain(str(error))) from error
+        return validate(TASKS[kind], given, where=kind)
 
     def of_kind(self, kind: str, values: Mapping[str, Any] | None = None) -> list[Any]:
         """Updates of all controls for another kind: hidden or shown, with its help, its defaults or these values."""

@@ -60,6 +60,11 @@ def word(key: str, **values: str | int | float) -> Html:
     return tag("span", words.text(key, "en", **values), data_word=key, data_values=data)
 
 
+def message(text: str) -> Html:
+    """A message of the library, which static/app.js says in the reader's language; a name in it stays as it is."""
+    return tag("span", words.plain(text), data_message=text)
+
+
 def picture(jpeg: bytes | None, alt: str, **attributes: str | int | bool | None) -> Html:
     """A picture inside the page itself, so that no file is left in a cache; nothing where there is none."""
     if jpeg is None:

@@ -21,7 +21,7 @@ from videodiff.settings import REQUESTS, TASKS, Sampling
 from videodiff_ui import cards, player
 from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import App
-from videodiff_ui.html import Html, join, tag, word
+from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
 PAGE = 24
@@ -270,7 +270,7 @@ def _row(app: App, job: Job) -> Html:
     """A running or waiting job, with what can be done to it."""
     live = job.state == RUNNING
     left = f"{cards.lasting(job.eta)}" if job.eta is not None else ""
-    count = f"{job.what} {job.done}/{job.total}" if job.total else job.what
+    count = join(message(job.what), f" {job.done}/{job.total}" if job.total else None)
     moves = () if live else (
         button("up", job.id, word("library.up"), job.title),
         button("down", job.id, word("library.down"), job.title),
@@ -278,7 +278,13 @@ def _row(app: App, job: Job) -> Html:
     return tag(
         "li",
         cards.thumbnail(job, app.store.preview(job.id)),
-        tag("div", tag("strong", tag("bdi", job.title)), " ", cards.state(job), tag("small", word(f"kind.{job.kind}"), f" · {job.id}")),
+        tag(
+            "div",
+            tag("strong", tag("bdi", job.title)),
+            " ",
+            cards.state(job),
+            tag("small", word(f"kind.{job.kind}"), f" · {job.id}"),
+        ),
         tag("div", cards.bar(job.done, job.total), tag("small", count, " · " if left else "", left)) if live else None,
         tag(
             "div",
@@ -334,7 +340,7 @@ def _card(view: View, job: Job) -> Html:
             cards.when(job.finished or job.created),
             class_="vd-about",
         ),
-        tag("p", job.error, class_="vd-error") if job.error else None,
+        tag("p", message(job.error), class_="vd-error") if job.error else None,
         tag("div", *acts, class_="vd-acts"),
         class_="vd-card",
         data_job=job.id,
@@ -417,7 +423,7 @@ def _whole(app: App, job: Job) -> Html:
         clip(app, job),
         tag("div", *acts, class_="vd-acts"),
         facts(row for row in times if row[1]),
-        tag("ul", *(tag("li", note) for note in job.notes), class_="vd-notes") if job.notes else None,
+        tag("ul", *(tag("li", message(note)) for note in job.notes), class_="vd-notes") if job.notes else None,
         tag(
             "details",
             tag("summary", word("library.settings")),

@@ -20,8 +20,7 @@ from videodiff_ui import estimate, export, intake, masks, painter, part, player,
 from videodiff_ui.context import App
 from videodiff_ui.desk import HOME, OUTPUTS, PAGES, PRIVATE, QUIET, Desk, told
 from videodiff_ui.fields import fields_of
-from videodiff_ui.html import Html, picture, tag
-from videodiff_ui.words import plain
+from videodiff_ui.html import Html, message, picture, tag
 
 CUT = ("start", "end", "crop")
 """The settings that are chosen under the strip; they belong to the clip that is there."""
@@ -335,7 +334,7 @@ class Page(Desk):
         try:
             return self._strip(taken, self._marks(data, taken) if taken else timeline.Marks(0))
         except UserError as error:
-            return {self.asked: tag("p", plain(str(error)), class_="vd-hint")}
+            return {self.asked: tag("p", message(str(error)), class_="vd-hint")}
 
     def use_former(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The settings inside the clip become those of the page."""
@@ -512,7 +511,7 @@ class Page(Desk):
             view = player.view_of(output, self.app.store.cache)
             updates[self.result] = player.draw(view, self._given(view.result))
         except UserError as error:
-            updates[self.result] = tag("p", str(error), class_="vd-hint")
+            updates[self.result] = tag("p", message(str(error)), class_="vd-hint")
         if output.is_file():
             updates[self.download] = gr.update(value=self.app.shown(output), visible=True)
         else:  # a folder of pictures: as an archive, by the export

@@ -18,7 +18,7 @@ from videodiff.shelf import Description
 from videodiff_ui import card, cards, hub
 from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import App, ask_command
-from videodiff_ui.html import Html, join, tag, word
+from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
 SECONDS = 120
@@ -157,7 +157,7 @@ def _entry(entry: Entry, opened: str, public: bool) -> Html:
     remove = button("remove", entry.name, word("models.remove"), entry.name)
     removing = remove if entry.origin == "added" and not public else None
     if isinstance(found, str):
-        return tag("li", *head, tag("p", found, class_="vd-error"), tag("div", removing, class_="vd-acts"))
+        return tag("li", *head, tag("p", message(found), class_="vd-error"), tag("div", removing, class_="vd-acts"))
     opens = entry.value == opened
     steps = found.training.get("steps")
     takes = "models.takes_colour" if found.channels == 3 else "models.takes_grey"

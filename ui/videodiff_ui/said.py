@@ -7,8 +7,7 @@ from videodiff.errors import UserError
 from videodiff.jobs import DONE, RUNNING, WAITING, Job
 from videodiff_ui import intake, timeline
 from videodiff_ui.cards import lasting
-from videodiff_ui.html import Html, join, tag, word
-from videodiff_ui.words import plain
+from videodiff_ui.html import Html, join, message, tag, word
 
 
 def nothing_yet() -> Html:
@@ -19,7 +18,7 @@ def clip_facts(taken: intake.Taken) -> Html:
     seconds = taken.frames / float(taken.fps)
     line = f"{taken.path.name} · {taken.width}x{taken.height} · {float(taken.fps):g} fps · {taken.frames} "
     rows = [tag("p", line, word("make.frames"), f" · {seconds:.2f} s", class_="vd-source")]
-    rows += [tag("p", note, class_="vd-hint") for note in taken.notes]
+    rows += [tag("p", message(note), class_="vd-hint") for note in taken.notes]
     if taken.former is not None:
         made = taken.former
         rows.append(
@@ -38,7 +37,7 @@ def asked(marks: timeline.Marks) -> Html:
     try:
         kind, settings = timeline.request_of(marks)
     except UserError as error:
-        return tag("p", str(error), class_="vd-hint")
+        return tag("p", message(str(error)), class_="vd-hint")
     key = f"make.asks_{kind}" + ("_backward" if settings.get("direction") == "backward" else "")
     values = {name: str(settings[name]) for name in ("frames", "factor", "missing") if name in settings}
     return tag("p", word(key, **values), class_="vd-hint")
@@ -58,16 +57,18 @@ def progress(jobs: list[Job], queue: list[Job], paused: str) -> Html:
         if job.state == RUNNING:
             left = word("make.left", time=lasting(job.eta)) if job.eta is not None else None
             bar = tag("progress", max=max(job.total, 1), value=job.done if job.total else None)
-            rows.append(tag("div", bar, tag("span", job.what or word("make.starting"), " ", left), class_="vd-line"))
+            what = message(job.what) if job.what else word("make.starting")
+            rows.append(tag("div", bar, tag("span", what, " ", left), class_="vd-line"))
         elif job.state == WAITING:
             ahead = [one.id for one in queue].index(job.id) if job.id in {one.id for one in queue} else 0
-            rows.append(tag("p", word("make.waiting", ahead=ahead), f" {paused}" if paused else None, class_="vd-hint"))
+            why = message(paused) if paused else None
+            rows.append(tag("p", word("make.waiting", ahead=ahead), " ", why, class_="vd-hint"))
         elif job.error:
-            rows.append(tag("p", plain(job.error), class_="vd-problem", role="alert"))
+            rows.append(tag("p", message(job.error), class_="vd-problem", role="alert"))
         elif job.state == DONE:
             took = (job.finished or 0) - (job.started or 0)
             rows.append(tag("p", word("make.done", time=lasting(took)), class_="vd-hint"))
-            rows += [tag("p", plain(note), class_="vd-hint") for note in job.notes]
+            rows += [tag("p", message(note), class_="vd-hint") for note in job.notes]
         else:
             rows.append(tag("p", word(f"library.state_{job.state}"), class_="vd-hint"))
     return tag("div", *rows, aria_live="polite")

@@ -80,7 +80,7 @@ def _live(app: App) -> Html:
         (word("system.disk"), word("system.disk_is", free=f"{disk.free / 1e9:.1f}", total=f"{disk.total / 1e9:.0f}")),
         (word("system.folder"), str(app.store.folder)),
     ]
-    told = notice(word("system.paused", why=why)) if why else None
+    told = notice(word("system.paused"), " ", why) if why else None
     trouble = getattr(app.jobs, "trouble", "")  # of a Supervisor; where GPUs are lent there is none
     if trouble:
         told = join(told, notice(trouble, kind="error"))

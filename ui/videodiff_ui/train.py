@@ -19,7 +19,7 @@ from videodiff_ui import cards
 from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import App
 from videodiff_ui.curves import curve
-from videodiff_ui.html import Html, join, tag, word
+from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
 MOST_ROWS = 200
@@ -186,7 +186,7 @@ def _free(folder: Path, name: str) -> Path:
 
 def _about(preset: str) -> Html:
     row = PRESETS[preset]
-    return facts([(word("train.preset_is"), row.help), (word("train.preset_time"), row.time)])
+    return facts([(word("train.preset_is"), message(row.help)), (word("train.preset_time"), message(row.time))])
 
 
 def found_in(found: list[Found]) -> Html:
@@ -195,7 +195,7 @@ def found_in(found: list[Found]) -> Html:
     bad = [clip for clip in found if clip.problem]
     parts = [notice(word("train.found", good=len(good), bad=len(bad)))]
     if bad:
-        why = [(tag("bdi", clip.path.name), clip.problem) for clip in bad[:MOST_ROWS]]
+        why = [(tag("bdi", clip.path.name), message(clip.problem)) for clip in bad[:MOST_ROWS]]
         parts.append(cards.table((word("train.clip"), word("train.why")), why, word("train.rejected")))
     rows = []
     for clip in good[:MOST_ROWS]:
@@ -225,6 +225,7 @@ def _row(job: Job, shown: bool) -> Html:
     if job.state in (CANCELLED, FAILED):
         acts.append(button("go-on", job.id, word("train.go_on"), job.title))
     left = cards.lasting(job.eta) if job.eta is not None and job.state == RUNNING else ""
+    what = message(job.what) if job.total else None
     return tag(
         "li",
         button(
@@ -235,7 +236,7 @@ def _row(job: Job, shown: bool) -> Html:
             class_="vd-act vd-choose",
         ),
         cards.state(job),
-        tag("small", f"{job.what} {job.done}/{job.total}" if job.total else "", " · " if left else "", left),
+        tag("small", what, f" {job.done}/{job.total}" if job.total else "", " · " if left else "", left),
         cards.bar(job.done, job.total) if job.state == RUNNING else None,
         tag("div", *acts, class_="vd-acts"),
         class_="vd-run",
@@ -283,7 +284,7 @@ def _live(store: Store, job: Job) -> Html:
     if states:
         parts.append(tag("p", word("train.saved", name=Path(job.settings["out"]).name), class_="vd-note"))
     if job.notes:
-        parts.append(tag("ul", *(tag("li", note) for note in job.notes[-8:]), class_="vd-notes"))
+        parts.append(tag("ul", *(tag("li", message(note)) for note in job.notes[-8:]), class_="vd-notes"))
     return tag("section", *parts, class_="vd-detail")
 
 

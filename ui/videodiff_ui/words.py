@@ -3,7 +3,8 @@
 The files in locales/ are flat: key to text, with `{name}` where a value goes. Browsers choose the language; the same
 files are read there by static/app.js for what is drawn without Gradio.
 
-What explains the controls is English in the Settings models alone, and in the files of the other languages.
+What explains the controls is English in the Settings models alone. Messages of the library are composed there: those in
+locales/messages/ are patterns of them, by which the browser says them in its language (`html.message`).
 """
 
 import json

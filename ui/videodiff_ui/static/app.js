@@ -8,6 +8,8 @@ const videodiff = (window.videodiff = {});
 
 const LANGUAGES = ["en", "ko"];
 let words = {};
+let patterns = []; // of the library's messages, with what they are in the reader's language
+const known = new Map(); // messages that were looked up before
 let tabs = {}; // the key of a page's tab by what it says, in any language
 
 const filled = (text, values) =>
@@ -17,16 +19,69 @@ const filled = (text, values) =>
 videodiff.word = (key, values = {}) =>
   filled(words[key] ?? key, { ...values, ...(values.kind && { kind: words[`kind.${values.kind}`] ?? values.kind }) });
 
+// A message of the library, which is English with the command's options in it, in the reader's words. One that no
+// pattern knows stays English.
+videodiff.message = (text) => {
+  if (!known.has(text)) known.set(text, plain(translated(text)));
+  return known.get(text);
+};
+
+const plain = (text) =>
+  text.replace(/--([a-z][a-z-]*)/g, (option, name) => {
+    const label = words[`field.${name.replaceAll("-", "_")}`];
+    return label ? `“${label}”` : option;
+  });
+
+// What stands for {message} or {what} in a pattern has a name on the page or is a message, what stands for {page} is a
+// page; what stands for any other name stays as it is.
+function translated(text) {
+  for (const { pattern, said } of patterns) {
+    const found = text.match(pattern);
+    if (!found) continue;
+    const values = { ...found.groups };
+    for (const name of ["what", "message"]) {
+      if (!(name in values)) continue;
+      const keys = ["field", "kind", "choice.operator"].map((group) => `${group}.${values[name]}`);
+      values[name] = words[keys.find((key) => key in words)] ?? translated(values[name]);
+    }
+    if ("page" in values) values.page = words[`tab_${values.page}`] ?? values.page;
+    return filled(said, values);
+  }
+  return text;
+}
+
+// Patterns of a file of locales/messages, those with most text of their own first.
+function patternsOf(messages) {
+  const literal = (part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const compiled = Object.entries(messages).map(([english, said]) => {
+    const parts = english.split(/\{(\w+)\}/); // text, name, text, name, ..., text
+    const pattern = parts.map((part, k) => (k % 2 ? `(?<${part}>[^]*?)` : literal(part))).join("");
+    const length = parts.filter((_, k) => k % 2 === 0).join("").length;
+    return { pattern: new RegExp(`^${pattern}$`), said, length };
+  });
+  return compiled.sort((a, b) => b.length - a.length);
+}
+
 videodiff.language = () => {
   const kept = localStorage.getItem("videodiff-language");
   return LANGUAGES.includes(kept) ? kept : navigator.language.startsWith("ko") ? "ko" : "en";
 };
 
-// Elements made by html.word(), and titles by data-title: English until here.
+// Elements made by html.word() and html.message(), Gradio's toasts, and titles by data-title: English until here.
 function translate(root) {
   for (const element of root.querySelectorAll("[data-word]")) {
     const text = videodiff.word(element.dataset.word, JSON.parse(element.dataset.values || "{}"));
     if (element.textContent !== text) element.textContent = text;
+  }
+  for (const toast of root.querySelectorAll("[data-testid=toast-text]:not([data-message])"))
+    toast.dataset.message = toast.textContent;
+  for (const element of root.querySelectorAll("[data-message]")) {
+    const text = videodiff.message(element.dataset.message);
+    if (element.textContent !== text) element.textContent = text;
+  }
+  for (const { firstChild } of root.querySelectorAll(".toast-title.error")) {
+    const text = `${videodiff.word("toast.error")} `; // beside it Gradio may count them
+    if (firstChild.data !== text) firstChild.data = text;
   }
   for (const element of root.querySelectorAll("[data-title]")) {
     const text = videodiff.word(element.dataset.title);
@@ -97,7 +152,10 @@ async function showLanguage() {
   const language = videodiff.language();
   const read = async (name) => (await fetch(`videodiff/words/${name}.json`)).json();
   const all = Object.fromEntries(await Promise.all(LANGUAGES.map(async (name) => [name, await read(name)])));
+  const messages = language === "en" ? {} : await read(`messages/${language}`);
   words = all[language];
+  patterns = patternsOf(messages);
+  known.clear();
   for (const texts of Object.values(all))
     for (const [key, text] of Object.entries(texts)) if (key.startsWith("tab_")) tabs[text] = key;
   document.documentElement.lang = language;
@@ -168,7 +226,13 @@ new MutationObserver(() => {
     translate(document);
     translateTabs();
   });
-}).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-key"] });
+}).observe(document.documentElement, {
+  childList: true,
+  subtree: true,
+  characterData: true, // Gradio turns a text into the next one in place
+  attributes: true,
+  attributeFilter: ["data-key"],
+});
 
 showTheme();
 showLanguage();
