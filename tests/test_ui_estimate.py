@@ -19,7 +19,7 @@ from videodiff_ui.intake import Taken
 
 def taken(path: Path, frames: int) -> Taken:
     """A clip of so many frames of 128x96."""
-    return Taken(path, frames, frames, Fraction(10), 128, 96, even=True, thumbnails=())
+    return Taken(path, frames, frames, Fraction(10), 128, 96, even=True, thumbnails=(), times=())
 
 
 def done(store: Store, request: Task, written: int) -> float:

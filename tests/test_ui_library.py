@@ -11,7 +11,8 @@ import pytest
 
 from videodiff import video
 from videodiff.errors import UserError
-from videodiff.jobs import DONE, FAILED, RUNNING, WAITING, Job, Store
+from videodiff.files import hold
+from videodiff.jobs import DONE, FAILED, WAITING, Job, Store
 from videodiff.settings import Predict
 from videodiff_ui import library as library_page
 from videodiff_ui.context import App
@@ -44,20 +45,23 @@ def made(store: Store, clip: Path, state: str = DONE, title: str = "", **setting
         if other.id != job.id and other.state == WAITING:
             store.move(job.id, other.id)
             break
-    store.resume()
-    taken = store.claim("nowhere", PID)
-    store.pause("a test")
-    assert taken is not None
-    assert taken.id == job.id
-    saved = []
-    if state == DONE:
-        output = Path(job.settings["output"])
-        output.write_bytes(clip.read_bytes())
-        (job.folder / "thumbnail.jpg").write_bytes(video.jpeg(np.full((9, 16, 3), 99, np.uint8)))
-        saved = [(str(output), "clip")]
-    store.beat(job.id, PID, 600, done=1, total=2, what="windows", notes=[f"a note {EVIL}"], saved=saved)
-    if state != RUNNING:
-        store.finish(job.id, PID, state, f"it failed {EVIL}" if state == FAILED else "", 2 if state == FAILED else None)
+    lock = hold(store.lock("nowhere"))  # as a worker does, lest the app take it for dead
+    assert lock is not None
+    with lock:
+        store.resume()
+        taken = store.claim("nowhere", PID)
+        store.pause("a test")
+        assert taken is not None
+        assert taken.id == job.id
+        saved = []
+        if state == DONE:
+            output = Path(job.settings["output"])
+            output.write_bytes(clip.read_bytes())
+            (job.folder / "thumbnail.jpg").write_bytes(video.jpeg(np.full((9, 16, 3), 99, np.uint8)))
+            saved = [(str(output), "clip")]
+        store.beat(job.id, PID, 600, done=1, total=2, what="windows", notes=[f"a note {EVIL}"], saved=saved)
+        failed = state == FAILED
+        store.finish(job.id, PID, state, f"it failed {EVIL}" if failed else "", 2 if failed else None)
     return store.get(job.id)
 
 
@@ -66,8 +70,6 @@ def library(app: Any, page: Any, clip: Path) -> Any:
     """The page Library over a table that holds nothing yet and begins no job."""
     app.store.pause("a test")
     for job in app.store.list(limit=1000):
-        if job.state == RUNNING:
-            app.store.finish(job.id, PID, FAILED)
         app.store.trash_job(job.id)
     browser.tab(page, "library")
     page.locator("#vd-library-cards .vd-empty").wait_for()
