@@ -264,7 +264,7 @@ def test_a_run_that_ended_unmeasured_is_measured_when_asked_for_again(make: Make
 
 
 @needs_fork
-@pytest.mark.parametrize("figure", [0.3, 0.05])
+@pytest.mark.parametrize("figure", [0.3, pytest.param(0.05, marks=pytest.mark.slow)])
 def test_a_kill_anywhere_leaves_the_newest_and_the_best(make: Make, tmp_path: Path, inject: Any, figure: float) -> None:
     settings = make(steps=3, keep=1, export=tmp_path / "exported")
     inject({1: 0.1, 2: 0.5})

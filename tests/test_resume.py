@@ -230,7 +230,7 @@ def test_a_training_run_keeps_its_state_when_it_is_stopped_and_ends_as_in_one_go
         asked = iter([False, True, True])
         try:
             for event in service.run(request, cancelled=lambda asked=asked: next(asked)):
-                if isinstance(event, Progress):
+                if isinstance(event, Progress) and event.what == "training":
                     steps.append(event.done)
             break
         except Cancelled:

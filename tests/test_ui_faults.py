@@ -50,7 +50,7 @@ def check_whole(store: Store, frames: int = 8) -> None:
     assert sqlite3.connect(store.folder / "jobs.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_server_loses_no_job(serve: Callable[..., Any], tiny: Path, clip: Path, kills: int) -> None:
     """The worker goes on while the server is gone; the next server finds the jobs as they are by then."""
     moments = random.Random(0)

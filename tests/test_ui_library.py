@@ -213,7 +213,7 @@ def test_a_visitor_of_a_public_server_sees_and_moves_only_their_own(tmp_path: Pa
     store = Store(tmp_path)
     with gr.Blocks():
         shared = App(store, None, True, gr.State(), gr.Tabs())  # type: ignore[arg-type]
-    mine, theirs = gr.Request(session_hash="me"), gr.Request(session_hash="you")
+    mine, theirs = (gr.Request(session_hash=who, cookies={}) for who in ("me", "you"))
     job = store.add(Predict(input=clip), visitor="me")
     assert f'data-job="{job.id}"' in "".join(library_page.render(shared, View(), mine))
     assert "boat" not in "".join(library_page.render(shared, View(), theirs))

@@ -585,7 +585,7 @@ def kill_at_random(store, seed, kills, ids):
 
 
 @pytest.mark.parametrize(
-    ("kills", "frames"), [(6, 30), pytest.param(20, 60, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    ("kills", "frames"), [(3, 20), pytest.param(20, 60, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 )
 def test_kills_at_random_moments_lose_no_job_and_repeat_none(store, request_, kills, frames):
     ids = [store.add(request_(seed, frames=frames)).id for seed in range(5)]
