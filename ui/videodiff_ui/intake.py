@@ -155,8 +155,3 @@ def look(taken: Taken, place: int) -> np.ndarray:
     if frame is None:
         raise UserError(f"frame {place} cannot be read any more; put the clip in again")
     return frame.pixels
-
-
-def resized(taken: Taken, values: Mapping[str, Any]) -> Taken:
-    """The clip after a change of these settings: looked through again only if they matter."""
-    return taken if part_of(values) == taken.part else take(taken.path, values, taken)

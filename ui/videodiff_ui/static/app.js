@@ -1,5 +1,5 @@
 // What the page does without asking the server: words, theme, language, keys, and the ground widgets stand on.
-// Widgets (player.js, timeline.js) use `videodiff.widget`, `videodiff.send`, `videodiff.word` and `videodiff.on`.
+// Widgets (player.js, timeline.js) use `videodiff.widget`, `videodiff.word` and `videodiff.on`.
 "use strict";
 
 const videodiff = (window.videodiff = {});
@@ -122,15 +122,6 @@ function wake() {
       start(fresh);
     }
 }
-
-// Puts a value into the hidden textbox with this elem_id, as if it had been typed; its event then reaches Python.
-videodiff.send = (id, value) => {
-  const box = document.querySelector(`#${id} textarea, #${id} input`);
-  if (!box) throw new Error(`no textbox ${id}`);
-  const prototype = box instanceof HTMLTextAreaElement ? HTMLTextAreaElement : HTMLInputElement;
-  Object.getOwnPropertyDescriptor(prototype.prototype, "value").set.call(box, String(value));
-  box.dispatchEvent(new Event("input", { bubbles: true }));
-};
 
 // --- Theme and language ----------------------------------------------------------------------------------------------
 
