@@ -267,6 +267,21 @@ def test_a_wish_outlives_the_worker(store, wish, state):
     assert store.get(job.id).state == state
 
 
+def test_a_cancel_is_heard_while_a_job_is_being_paused_or_put_back(store):
+    """A training run that pauses saves for a while; whoever stops it then does not find it waiting."""
+    paused, ended, both = add(store), add(store), add(store)
+    for _ in range(3):
+        store.claim("auto", ME)
+    store.pause_job(paused.id)
+    store.cancel(paused.id)
+    store.finish(paused.id, ME, PAUSED)
+    store.cancel(ended.id)
+    store.put_back(ended.id, ME)
+    store.pause_job(both.id)
+    store.put_back(both.id, ME)
+    assert [store.get(job.id).state for job in (paused, ended, both)] == [CANCELLED, CANCELLED, PAUSED]
+
+
 # --- disk and table
 
 

@@ -215,6 +215,10 @@ def test_an_oversize_upload_is_refused_before_it_is_read(serve: Callable[..., An
     assert upload(app, "large.mp4", bytes(1_050_000))[0] == 413
     chunked = ask(app, "POST", "/gradio_api/upload", Transfer_Encoding="chunked", Content_Length="x")
     assert chunked[0] in (400, 411)
+    both = ask(app, "POST", "/gradio_api/upload", Transfer_Encoding="chunked", Content_Length="10")
+    assert both[0] in (400, 411)
+    for header in ({"Content_Length": "50000000"}, {"Transfer_Encoding": "chunked"}):
+        assert ask(app, "POST", "/gradio_api/queue/join", **header)[0] == 413
 
 
 def test_twenty_uploads_at_once_stay_within_the_quota(serve: Callable[..., Any]) -> None:
@@ -248,10 +252,11 @@ def test_room_is_given_back_whatever_becomes_of_an_upload(tmp_path: Path) -> Non
     async def send(message: Any) -> None:
         return None
 
-    def full(wanted: int) -> None:
-        raise OutOfResources
+    def check(wanted: int) -> None:
+        if wanted > 1000:
+            raise OutOfResources
 
-    quota = Quota(1000, (tmp_path,), full)
+    quota = Quota(1000, check)
     guard = Guard(failing, {"localhost"}, False, quota, 10_000, False)
     headers = [(b"host", b"localhost"), (b"content-length", b"900")]
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}

@@ -281,14 +281,6 @@ def test_messages_are_those_of_the_source(file: Path) -> None:
         assert any(map(pattern.fullmatch, written)), f"no message reads {english!r}"
 
 
-@pytest.mark.parametrize(
-    ("header", "language"), [("ko-KR,ko;q=0.9,en;q=0.8", "ko"), ("de,en", "en"), (None, "en"), ("", "en")]
-)
-def test_the_language_asked_for_is_spoken(header: str | None, language: str) -> None:
-    """The first of ours that a browser accepts."""
-    assert words.language(header) == language
-
-
 UI = Path(words.__file__).parent
 SHOWN = {"label", "info", "placeholder", "submit_btn", "stop_btn"}
 """What Gradio's components show of their arguments."""

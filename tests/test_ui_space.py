@@ -246,9 +246,9 @@ def test_jobs_are_done_in_this_process_where_gpus_are_lent(store: PublicStore, t
     (job,) = super(PublicStore, store).add_all([request])  # not a network that visitors may choose
     lent = []
 
-    def call(folder: str) -> None:
+    def call(folder: str, quota: int) -> None:
         lent.append(folder)
-        public.do_one(folder)
+        public.do_one(folder, quota)
 
     here = public.Here(store, call)
     here.start()

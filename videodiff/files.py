@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from videodiff.errors import OutOfResources
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a disk is full."""
 
@@ -23,11 +25,17 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """The file under a second name, whose folder is made: linked where the system can, else copied."""
-    target.parent.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            if error.errno in FULL:
+                raise OutOfResources("the disk is full; free some space and try again") from error
+            raise
 
 
 def folder_size(*folders: Path) -> int:

@@ -43,6 +43,8 @@ MOST_ATTEMPTS = 2
 """A job that ended its worker this often is not tried again by itself."""
 CRASH_SECONDS = 600.0
 """Two crashes within this time pause the queue, whichever jobs they befell."""
+WISHED = {"cancel": CANCELLED, "pause": PAUSED}
+"""What a job is that was stopped by a wish."""
 MOST_NOTES = 200
 """Of notes and of saved files, the last so many are kept."""
 
@@ -296,7 +298,7 @@ class Store:
 
         Before that the oldest of what is kept for convenience goes; results never do.
         """
-        room.check_disk(self.folder)
+        room.check_disk(self.folder, wanted)
         room.make_room(self.quota, self.cache, self.uploads, self.unread, wanted)
 
     def unread(self, before: float) -> Paths:
@@ -366,18 +368,21 @@ class Store:
     def finish(self, id: int, pid: int, state: str, error: str = "", exit_code: int | None = None) -> None:
         """End a running job as done, failed, cancelled or paused."""
         with self._table.changing():
-            if self.wish(id, pid) != "lost":
-                self._settle(id, state, error, exit_code)
+            wish = self.wish(id, pid)
+            if wish != "lost":  # a job may be cancelled while it is being paused
+                self._settle(id, CANCELLED if (state, wish) == (PAUSED, "cancel") else state, error, exit_code)
 
     def put_back(self, id: int, pid: int, counted: bool = False) -> None:
         """Let a running job wait again, as its worker ends; `counted`: the attempt counts, as it did not end well."""
         with self._table.changing() as db:
-            if self.wish(id, pid) != "lost":
-                if counted:
-                    self._interrupt(self.get(id))
-                else:
-                    db.execute("UPDATE job SET attempts = attempts - 1 WHERE id = ?", (id,))
-                    self._settle(id, WAITING)
+            wish = self.wish(id, pid)
+            if wish == "lost":
+                return
+            if counted:
+                self._interrupt(self.get(id))
+            else:
+                db.execute("UPDATE job SET attempts = attempts - 1 WHERE id = ?", (id,))
+                self._settle(id, WISHED.get(wish, WAITING))
 
     def recover(self, device: str) -> Jobs:
         """Put the jobs of a dead worker back, or give up on them; returns them. Only for who holds the worker's lock.
@@ -446,8 +451,8 @@ class Store:
         """What becomes of a running job whose worker is no more."""
         wish = self._table.one("SELECT wish FROM job WHERE id = ?", (job.id,))
         self.crashed(f"while it ran job {job.id} ({job.title})")
-        if wish in ("cancel", "pause"):
-            self._settle(job.id, CANCELLED if wish == "cancel" else PAUSED)
+        if wish in WISHED:
+            self._settle(job.id, WISHED[wish])
         elif job.attempts < MOST_ATTEMPTS:
             self._settle(job.id, WAITING, "interrupted: its worker died; it goes on after what was finished")
         else:
@@ -464,7 +469,7 @@ class Store:
                 "beat = NULL WHERE id = ?",
                 (state, error, exit_code, time.time() if ended else None, id),
             )
-            if state in (DONE, CANCELLED):
+            if ended:
                 db.execute("DELETE FROM preview WHERE job = ?", (id,))
 
     def _jobs(self, query: str, values: Sequence[Any] = ()) -> Jobs:

@@ -20,10 +20,10 @@ WINDOW = "window"
 """The folder of the cache that is a browser's profile: the browser keeps it small itself."""
 
 
-def check_disk(folder: Path) -> None:
-    """OutOfResources where the disk of a folder is nearly full."""
+def check_disk(folder: Path, wanted: int = 0) -> None:
+    """OutOfResources where the disk of a folder is nearly full, or would be with `wanted` bytes more."""
     free = shutil.disk_usage(folder).free
-    if free < LOW_WATER:
+    if free - wanted < LOW_WATER:
         raise OutOfResources(
             f"{free / 1e9:.1f} GB are free where {folder} lies, and {LOW_WATER / 1e9:.0f} GB are to stay "
             "free; make room, then go on"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from videodiff.errors import OutOfResources, UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
 from videodiff.files import FULL, hold, replace_file
-from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, WAITING, Job, Store
+from videodiff.jobs import CANCELLED, DONE, FAILED, WAITING, WISHED, Job, Store
 from videodiff.room import QUOTA, check_disk
 from videodiff.settings import Evaluate, Sampling, Settings, Task
 
@@ -255,8 +255,8 @@ def perform(store: Store, job: Job, device: str, stopping: threading.Event, keep
         _log(job, f"stopped: {watch.reason}")
         if watch.reason == "stop":
             _surely(stopping, lambda: store.put_back(job.id, os.getpid(), counted=watch.late))
-        elif watch.reason in ENDS:
-            _end(store, job, watch, ENDS[watch.reason])
+        elif watch.reason in WISHED:
+            _end(store, job, watch, WISHED[watch.reason])
     except UserError as error:
         _fail(store, job, watch, str(error), error.exit_code)
     except Exception as error:
@@ -272,10 +272,6 @@ def perform(store: Store, job: Job, device: str, stopping: threading.Event, keep
         _fail(store, job, watch, text, 1, traceback.format_exc())
     else:
         _end(store, job, watch, DONE)
-
-
-ENDS = {"cancel": CANCELLED, "pause": PAUSED}
-"""What a job is that was stopped by a wish."""
 
 
 def _measuring(event: Event) -> bool:

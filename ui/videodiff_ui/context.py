@@ -32,7 +32,7 @@ class App:
     """{"task": str, "settings": dict, "input": str} or None: what another page sends to Make, Edit or Restore."""
     tabs: gr.Tabs
     """Ids: make, edit, restore, library, models, train, evaluate, system."""
-    _given: dict[Path, Path] = field(default_factory=dict, compare=False)
+    _given: dict[tuple[Path, int], Path] = field(default_factory=dict, compare=False)
 
     def pulse(self, page: str, every: float = 0, **listening: Any) -> None:
         """Call a handler whenever a job changed while `page` is looked at, and when it is opened; see static/pulse.js.
@@ -59,14 +59,19 @@ class App:
         return found
 
     def shown(self, path: Path) -> str:
-        """The path to give a component for a result: in place, or on a public server another nobody else can guess."""
-        if not self.public:
+        """The path to give a component for a result: in place, or by a link in the cache.
+
+        The link is for what lies elsewhere, as Gradio serves no other folder, and on a public server for everything,
+        as nobody else can guess it.
+        """
+        if not self.public and path.is_relative_to(self.store.results):
             return str(path)
-        given = self._given.get(path)
+        key = path, path.stat().st_mtime_ns
+        given = self._given.get(key)
         if given is None or not given.is_file():
             given = self.store.cache / "gradio" / secrets.token_urlsafe(24) / path.name
             link_or_copy(path, given)
-            self._given[path] = given
+            self._given[key] = given
         return str(given)
 
 

@@ -11,6 +11,7 @@ from videodiff.settings import Task
 from videodiff_ui.cards import lasting, size
 from videodiff_ui.html import Html, tag, word
 from videodiff_ui.intake import Taken
+from videodiff_ui.models import described
 from videodiff_ui.player import about_of
 
 FORMER = 5
@@ -20,9 +21,11 @@ FORMER = 5
 def draw(settings: Task, taken: Taken | None, store: Store) -> Html:
     """A line with memory and, if there were runs of this task with this model, time."""
     try:
-        about = shelf.describe(shelf.find(settings.checkpoint))
+        about = described(shelf.find(settings.checkpoint))
     except CheckpointError:
-        return Html("")  # the run will say it
+        about = ""
+    if isinstance(about, str):
+        return Html("")  # the run will say what is wrong
     width, height = getattr(settings, "width", None), getattr(settings, "height", None)
     if not width and taken is not None:
         side = getattr(settings, "size", None) or about.side

@@ -67,7 +67,7 @@ def build(app: App) -> None:
             app.store.version(),
             rows if jobs else empty,
             _report_of(app, job) if job else Html(""),
-            gr.DownloadButton(value=str(file) if whole else None, visible=whole),
+            gr.DownloadButton(value=app.shown(file) if file and whole else None, visible=whole),
         ]
 
     def started(protocol: str, folders: str, network: str, samples: int, steps: int, clips: int | None) -> Any:

@@ -5,19 +5,19 @@ A page of another site can reach a server on this machine in two ways. By rebind
 anything is read. An upload is refused before it is written where it would go over the quota.
 """
 
+import re
 import secrets
 import threading
 from collections.abc import Callable
 from ipaddress import ip_address
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from videodiff.errors import OutOfResources
-from videodiff.files import folder_size
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -47,28 +47,27 @@ HEADERS = {
 
 
 COOKIE = "videodiff-visitor"
-COOKIE_RULES = "Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=None; Partitioned"
+COOKIE_RULES = "Path=/; Max-Age=604800; HttpOnly; Secure; SameSite=None; Partitioned"
 """A Space is shown in a frame of another site, where only such a cookie is kept: for that site alone."""
 
 
 class Quota:
-    """Room for uploads, given out before they are written: `most` bytes for the folders and what is on its way.
+    """Room for uploads, given out before they are written.
 
-    `free(size)` may make room for so many bytes where there is none, or say with an OutOfResources that it cannot.
+    `check(size)` raises OutOfResources where there is no room for so many bytes, of which `most` may be kept in all.
     """
 
-    def __init__(self, most: int, folders: tuple[Path, ...], free: Callable[[int], None]) -> None:
-        self.most, self.folders, self.free = most, folders, free
+    def __init__(self, most: int, check: Callable[[int], None]) -> None:
+        self.most, self.check = most, check
         self._lock, self._promised = threading.Lock(), 0
 
     def take(self, size: int) -> bool:
         """Whether there is room for `size` bytes; if so they are set aside until `give`."""
         with self._lock:
-            if folder_size(*self.folders) + self._promised + size > self.most:
-                try:
-                    self.free(self._promised + size)
-                except OutOfResources:
-                    return False
+            try:
+                self.check(self._promised + size)
+            except OutOfResources:
+                return False
             self._promised += size
             return True
 
@@ -102,21 +101,23 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope["method"], headers)
+        refusal = self._refusal(scope["method"], scope["path"], headers)
         if refusal is not None:
             await self._answer(refusal, scope, receive, send)
         elif scope["method"] == "POST" and scope["path"].rstrip("/") == UPLOADS:
             await self._upload(headers, scope, receive, send)
         else:
-            new = scope["path"] == "/" and COOKIE not in _cookies(headers)
-            await self.app(scope, receive, self._sealed(send, new))
+            visitor = _visitor(headers) if self.visitors and scope["path"] == "/" else ""
+            await self.app(scope, receive, self._sealed(send, visitor))
 
-    def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+    def _refusal(self, method: str, path: str, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "").lower()
         if _name(host) not in self.hosts and not (self.addresses and _is_address(_name(host))):
             return PlainTextResponse("This server does not answer to that host name.", 400)
         if method in SAFE:
             return None
+        if path.rstrip("/") != UPLOADS and ("transfer-encoding" in headers or _length(headers) > MOST_BODY):
+            return PlainTextResponse(f"A request may have {MOST_BODY / 1e6:.0f} MB, and states its length.", 413)
         origin = headers.get("origin")  # programs send none; browsers do with everything but GET and HEAD
         ours = origin is None or urlsplit(origin).netloc.lower() == host
         if not ours or headers.get("sec-fetch-site") == "cross-site":
@@ -125,7 +126,7 @@ class Guard:
 
     async def _upload(self, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         given = headers.get("content-length", "")
-        if not given.isdecimal():
+        if not given.isdecimal() or "transfer-encoding" in headers:  # of the two the latter would count
             await self._answer(PlainTextResponse("State the length of the upload.", 411), scope, receive, send)
             return
         size = int(given)
@@ -133,7 +134,7 @@ class Guard:
             text = f"The upload has {size / 1e6:.0f} MB, and at most {self.most / 1e6:.0f} MB are taken (--max-upload)."
             await self._answer(PlainTextResponse(text, 413), scope, receive, send)
             return
-        if not self.quota.take(size):
+        if not await run_in_threadpool(self.quota.take, size):
             text = (
                 f"No room for this upload: clips put in may take {self.quota.most / 1e9:.1f} GB in all (--quota). "
                 "Empty the folders cache and uploads of the data folder, or allow more."
@@ -148,21 +149,23 @@ class Guard:
     async def _answer(self, response: PlainTextResponse, scope: Scope, receive: Receive, send: Send) -> None:
         await response(scope, receive, self._sealed(send))
 
-    def _sealed(self, send: Send, new: bool = False) -> Send:
-        """`send` with our headers on every answer; `new`: to a visitor who was never here."""
+    def _sealed(self, send: Send, visitor: str = "") -> Send:
+        """`send` with our headers on every answer, and the cookie of a visitor where one is given."""
 
         async def sealed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in self.headers.items():
                     headers[name] = value
-                if new and self.visitors:
-                    headers.append("set-cookie", f"{COOKIE}={secrets.token_urlsafe(24)}; {COOKIE_RULES}")
+                if visitor:
+                    headers.append("set-cookie", f"{COOKIE}={visitor}; {COOKIE_RULES}")
             await send(message)
 
         return sealed
 
 
+MOST_BODY = 16_000_000
+"""Bytes of a request that is no upload: the largest are painted masks, of one bit a pixel."""
 FORM_ROOM = 64_000
 """Bytes a form takes around the file it carries."""
 
@@ -173,9 +176,15 @@ def _name(host: str) -> str:
     return (name if colon and port.isdecimal() else host).lower()
 
 
-def _cookies(headers: Headers) -> set[str]:
-    """The names of the cookies of a request."""
-    return {part.split("=")[0].strip() for part in headers.get("cookie", "").split(";")}
+def _length(headers: Headers) -> int:
+    given = headers.get("content-length", "")
+    return int(given) if given.isdecimal() else 0
+
+
+def _visitor(headers: Headers) -> str:
+    """Who a visitor was the last time, or is from now on."""
+    found = re.search(rf"(?:^|;)\s*{COOKIE}=([A-Za-z0-9_-]{{32}})\s*(?:;|$)", headers.get("cookie", ""))
+    return found[1] if found else secrets.token_urlsafe(24)
 
 
 def _is_address(name: str) -> bool:

@@ -21,13 +21,12 @@ from videodiff.settings import REQUESTS, TASKS, Sampling
 from videodiff_ui import cards, player
 from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import App
+from videodiff_ui.desk import HOME
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
 PAGE = 24
 STATES = (WAITING, RUNNING, PAUSED, DONE, FAILED, CANCELLED)
-HOME = {"edit": "edit", "vary": "edit", "morph": "edit", "restore": "restore"}
-"""The tab a task is asked for on; the others on Make."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def build(app: App) -> None:
             if act in ("restore", "use"):
                 job = app.own(int(key), request)
                 parcel = sent(job, whole=act == "restore")
-                inbox, tab = parcel, gr.Tabs(selected=HOME.get(parcel["task"], "make"))
+                inbox, tab = parcel, gr.Tabs(selected=HOME[parcel["task"]])
             else:
                 now = replace(ACTS[act](app, replace(now, error=""), key, request), error="")
         except UserError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from videodiff.errors import UserError
+from videodiff.errors import LimitExceeded, UserError
 from videodiff.jobs import DONE, PAUSED, RUNNING, WAITING, Job
 from videodiff.settings import TASKS, Task
 from videodiff_ui import estimate, export, intake, masks, painter, part, player, said, timeline
@@ -21,6 +21,7 @@ from videodiff_ui.context import App
 from videodiff_ui.desk import HOME, OUTPUTS, PAGES, PRIVATE, QUIET, Desk, told
 from videodiff_ui.fields import fields_of
 from videodiff_ui.html import Html, message, picture, tag
+from videodiff_ui.public import MOST_READ
 
 CUT = ("start", "end", "crop")
 """The settings that are chosen under the strip; they belong to the clip that is there."""
@@ -125,7 +126,7 @@ class Page(Desk):
         self.app.inbox.change(
             told(self.received),
             {self.app.inbox, *everything},
-            [*dict.fromkeys((*clip_outputs, *fields, self.input))],
+            [*dict.fromkeys((*clip_outputs, *fields, *([self.mask_file] if self.mask_box else []), self.input))],
             **QUIET,
         )
 
@@ -428,6 +429,8 @@ class Page(Desk):
                 "the frames of this clip are unevenly timed, so a painted mask needs the whole of it; "
                 "leave start, end and frame rate empty"
             )
+        if self.app.public and taken.total > MOST_READ:
+            raise LimitExceeded(f"a mask is painted on at most {MOST_READ} frames here; use a shorter clip")
         folder = self.app.store.uploads / secrets.token_urlsafe(12)
         folder.mkdir(parents=True)
         frames = masks.frames(keyframes, taken.total, taken.mask_size(), data[self.grow], data[self.feather])
@@ -483,7 +486,7 @@ class Page(Desk):
         active = [job for job in jobs if job.state in ACTIVE]
         live = next((job for job in jobs if job.state == RUNNING), None)
         preview = self.app.store.preview(live.id) if live else None
-        done = [job for job in jobs if job.state == DONE and job.output]
+        done = [job for job in jobs if job.state == DONE and job.output and job.output.exists()]
         chosen = next((job for job in done if job.id == variant), done[0] if done else None)
         now = f"{chosen.id if chosen else 0}/{len(done)}/{len(jobs)}"
         updates = {
@@ -562,6 +565,7 @@ class Page(Desk):
     def exporting(self, jobs: list[int], variant: int | None, form: str, request: gr.Request) -> Any:
         """The result in another form, ready to be taken."""
         output = self._output(self._chosen(jobs, variant, request))
+        self.app.store.check_room()
         return gr.update(value=str(export.export(output, form, self.app.store.cache)), visible=True)
 
     def received(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -578,7 +582,16 @@ class Page(Desk):
         }
         data = {**data, **shown, self.task: kind}
         clip = self._with_clip(Path(parcel["input"]), data) if parcel.get("input") else self.cleared()
-        return clip | updates | {self.input: None}
+        return clip | updates | self._further(settings) | {self.input: None}
+
+    def _further(self, settings: Mapping[str, Any]) -> dict[Any, Any]:
+        """The other files that a job of ours was made with, where they are still there."""
+        places = {**self.files, **({"mask": self.mask_file} if self.mask_box is not None else {})}
+        return {
+            place: gr.update(value=self.app.shown(Path(settings[name])))
+            for name, place in places.items()
+            if settings.get(name) and Path(settings[name]).is_file()
+        }
 
 
 def build(app: App, page: str = "make") -> None:

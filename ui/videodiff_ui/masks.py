@@ -79,8 +79,13 @@ def frames(
                 f"a mask of {mask.shape[1]}x{mask.shape[0]} was kept for frame {place}, but the clip has {num_frames} "
                 f"frames of {size[1]}x{size[0]}; clear the masks and paint them anew"
             )
+    first, last = min(keyframes), max(keyframes)
+    drawn, picture = -1, np.zeros(size, np.uint8)
     for place in range(num_frames):
-        yield levels(at(keyframes, place), grow, feather)
+        near = min(max(place, first), last)  # before the first and after the last nothing changes
+        if near != drawn:
+            drawn, picture = near, levels(at(keyframes, near), grow, feather)
+        yield picture
 
 
 def write(path: Path, masks: Iterator[np.ndarray], fps: Fraction) -> Path:

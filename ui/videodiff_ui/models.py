@@ -134,13 +134,13 @@ def put_back(store: Store, place: Path) -> None:
 # One checkpoint
 
 
-def described(entry: Entry) -> Description | str:
+def described(folder: Path) -> Description | str:
     """What a checkpoint says of itself, or what is wrong with it; read again only where its files changed."""
     try:
-        stamps = tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in sorted(entry.folder.iterdir()))
+        stamps = tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in sorted(folder.iterdir()))
     except OSError as error:
         return str(error)
-    return _described(entry.folder, stamps)
+    return _described(folder, stamps)
 
 
 @lru_cache(maxsize=256)
@@ -152,7 +152,7 @@ def _described(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> Descri
 
 
 def _entry(entry: Entry, opened: str, public: bool) -> Html:
-    found = described(entry)
+    found = described(entry.folder)
     head = (tag("h3", tag("bdi", entry.name)), tag("span", word(f"models.{entry.origin}"), class_="vd-state"))
     remove = button("remove", entry.name, word("models.remove"), entry.name)
     removing = remove if entry.origin == "added" and not public else None

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ class PublicStore(Store):
         for job in self.list(limit=100_000):
             if job.created < before and job.state not in (WAITING, RUNNING):
                 self.trash_job(job.id)
-        for path in (*self.unread(before), *self.trash.iterdir()):  # another thread may be at the same
+        shown = [path for path in (self.cache / "gradio").glob("*") if path.lstat().st_mtime < before]
+        for path in (*self.unread(before), *self.trash.iterdir(), *shown):  # another thread may be at the same
             remove(path)
 
 
@@ -132,10 +134,10 @@ class Caretaker(Supervisor):
 class Here:
     """Does the jobs in this process, one after another, where a GPU is lent to single calls (ZeroGPU).
 
-    Takes the place of a `Supervisor`. `call(folder)` does one job of a data folder with a lent GPU.
+    Takes the place of a `Supervisor`. `call(folder, quota)` does one job of a data folder with a lent GPU.
     """
 
-    def __init__(self, store: PublicStore, call: Callable[[str], None]) -> None:
+    def __init__(self, store: PublicStore, call: Callable[[str, int], None]) -> None:
         self.store, self.call = store, call
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
@@ -154,29 +156,28 @@ class Here:
 
     def _work(self) -> None:
         while not self._stopped.wait(0.25):
-            self.store.relent()
-            if not self.store.paused() and any(job.state == WAITING for job in self.store.queue()):
-                try:
-                    self.call(str(self.store.folder))
-                except Exception:  # whatever the lender of the GPU says, such as that a quota is used up
-                    traceback.print_exc()
-                    self._stopped.wait(RETRY_SECONDS)
-            for job in self.store.queue():
+            try:
+                self.store.relent()
+                if not self.store.paused() and any(job.state == WAITING for job in self.store.queue()):
+                    self.call(str(self.store.folder), self.store.quota)
+            except Exception:  # the lender's, such as that a quota is used up, or ours: jobs need this thread
+                traceback.print_exc()
+                self._stopped.wait(RETRY_SECONDS)
+            with suppress(UserError):  # a full disk, which the next round meets again
                 # The call has returned or was cut off at its time, so nothing runs any more.
-                if job.state == RUNNING:
+                if any(job.state == RUNNING for job in self.store.queue()):
                     self.store.recover("auto")
 
 
-def do_one(folder: str) -> None:
+def do_one(folder: str, quota: int) -> None:
     """Do the first waiting job of a data folder. Opens the table itself, as it may run in a process of its own."""
     from videodiff import worker
 
-    store = Store(Path(folder))
-    lock = hold(store.lock("auto"))
-    if lock is None:
-        return
-    with lock:
-        job = worker.next_job(store, "auto")
-        if job is not None:
-            worker.perform(store, job, "auto", threading.Event(), worker.Keeper(lambda name: None))
-    store.close()
+    with closing(Store(Path(folder), quota)) as store:
+        lock = hold(store.lock("auto"))
+        if lock is None:
+            return
+        with lock:
+            job = worker.next_job(store, "auto")
+            if job is not None:
+                worker.perform(store, job, "auto", threading.Event(), worker.Keeper(lambda name: None))

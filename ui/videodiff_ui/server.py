@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -126,15 +127,18 @@ def _forgetting(blocks: "gr.Blocks", kept: int) -> Callable[..., None]:
     """
     import gradio as gr
 
-    closed: deque[str] = deque()
+    closed: deque[tuple[str, datetime]] = deque()
+    its_own_end = timedelta(minutes=1)
 
     def unloaded(request: gr.Request) -> None:
-        closed.append(str(request.session_hash))
+        closed.append((str(request.session_hash), datetime.now()))
+        pages, used = blocks.state_holder.session_data, blocks.state_holder.time_last_used
         with blocks.state_holder.lock:
             while len(closed) > kept:
-                page = closed.popleft()
-                blocks.state_holder.session_data.pop(page, None)
-                blocks.state_holder.time_last_used.pop(page, None)
+                page, when = closed.popleft()
+                if used.get(page, when) < when + its_own_end:  # else it was only cut off, and came back
+                    pages.pop(page, None)
+                    used.pop(page, None)
 
     # As the annotations of this module are strings, Gradio would not find out what the argument is.
     unloaded.__annotations__["request"] = gr.Request
@@ -184,7 +188,7 @@ def launch(blocks: "gr.Blocks", store: Store, options: Options, port: int, secre
         Guard,
         hosts=hosts,
         addresses=not options.local,
-        quota=Quota(store.quota, (store.cache, store.uploads), store.check_room),
+        quota=Quota(store.quota, store.check_room),
         most=options.max_upload,
         framed=options.public,
     )

@@ -2,7 +2,7 @@
 
 import json
 import math
-import shutil
+import secrets
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import gradio as gr
 
 from videodiff import shelf
 from videodiff.errors import UserError
+from videodiff.files import link_or_copy
 from videodiff.jobs import CANCELLED, FAILED, PAUSED, RUNNING, WAITING, Job, Store
 from videodiff.presets import PRESETS
 from videodiff.settings import Train, validate
@@ -72,16 +73,16 @@ def build(app: App) -> None:
         except UserError as error:
             return notice(str(error), kind="error")
 
-    def uploaded(files: list[str] | None, name: str) -> Any:
+    def uploaded(files: list[str] | None) -> Any:
         """Clips put in are kept in a folder of their own, as a run that goes on needs them again."""
         if not files:
             return gr.skip(), gr.skip()
         try:
             app.store.check_room()
-            target = _new(app.store.uploads, name)
+            target = app.store.uploads / secrets.token_urlsafe(12)
             target.mkdir(parents=True)
             for file in files:
-                shutil.copyfile(file, _free(target, Path(file).name))
+                link_or_copy(Path(file), _free(target, Path(file).name))
         except UserError as error:
             return gr.skip(), notice(str(error), kind="error")
         return str(target), looked(str(target))
@@ -108,7 +109,9 @@ def build(app: App) -> None:
                 app.store.cancel(number)
                 message = notice(word("train.stopped"))
             elif event.act == "go-on":
-                chosen = app.store.add(app.store.get(number).request()).id
+                run = app.store.get(number)
+                check_alone(app.store, Path(run.settings["out"]))
+                chosen = app.store.add(run.request()).id
         except UserError as error:
             message = notice(str(error), kind="error")
         return [chosen, message, *drawn(chosen)]
@@ -119,7 +122,7 @@ def build(app: App) -> None:
     views = [version, runs, live, sheet]
     preset.change(_about, preset, about, **quiet)
     look.click(looked, folder, said, api_visibility="private", show_progress_on=look)
-    files.upload(uploaded, [files, name], [folder, said], api_visibility="private", show_progress_on=files)
+    files.upload(uploaded, files, [folder, said], api_visibility="private", show_progress_on=files)
     start.click(started, form, [chosen, said, *views], **quiet)
     runs.click(clicked, chosen, [chosen, said, *views], **quiet)
     app.pulse("train", fn=ticked, inputs=[version, chosen], outputs=views)
@@ -134,8 +137,7 @@ def request(
 ) -> Train:
     """The form as a request. `more` is JSON that goes over the preset; a run gets a folder of its own in `runs`."""
     out = _new(store.runs, name)
-    if any(job.settings.get("out") == str(out) for job in store.queue()):  # its folder is made when it begins
-        raise UserError(f"a run named {name.strip()!r} waits already; choose another name")
+    check_alone(store, out)
     try:
         further = json.loads(more) if more.strip() else {}
     except (ValueError, RecursionError) as error:
@@ -151,6 +153,13 @@ def request(
     if minutes:
         values["minutes"] = minutes
     return validate(Train, {**values, "out": str(out)}, where="training")
+
+
+def check_alone(store: Store, out: Path) -> None:
+    """UserError where a run of this folder, which is made when it begins, is asked for already: two would be one."""
+    asked = store.list(kinds=["train"], states=(WAITING, RUNNING, PAUSED), limit=100_000)
+    if any(job.settings.get("out") == str(out) for job in asked):
+        raise UserError(f"a run named {out.name!r} waits already; choose another name")
 
 
 def _folder(text: str) -> Path:

@@ -51,12 +51,3 @@ def _(key: str) -> str:
 def text(key: str, language: str = "en", /, **values: object) -> str:
     """The text of a key with its values put in; English where the language is not one of ours."""
     return LOCALES.get(language, LOCALES["en"]).get(key, key).format(**values)
-
-
-def language(accepted: str | None) -> str:
-    """The first of our languages in an Accept-Language header."""
-    for item in (accepted or "").split(","):
-        name = item.split(";")[0].strip().split("-")[0].lower()
-        if name in LOCALES:
-            return name
-    return "en"

@@ -190,7 +190,7 @@ function press(ending) {
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    if (press("run")) event.preventDefault();
+    if (event.repeat || press("run")) event.preventDefault(); // held down it is one run
   } else if (event.key === "Escape") {
     if (!typing(event.target)) press("stop"); // there it closes a list, or leaves the field
   } else if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) {
