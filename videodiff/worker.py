@@ -254,6 +254,8 @@ def perform(store: Store, job: Job, device: str, stopping: threading.Event, keep
     except Cancelled:
         _log(job, f"stopped: {watch.reason}")
         if watch.reason == "stop":
+            with suppress(OutOfResources):  # what was measured so far; the next attempt goes on after it
+                watch.tell()
             _surely(stopping, lambda: store.put_back(job.id, os.getpid(), counted=watch.late))
         elif watch.reason in WISHED:
             _end(store, job, watch, WISHED[watch.reason])
