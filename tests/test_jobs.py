@@ -124,6 +124,20 @@ def test_the_trash_keeps_the_files(store):
     assert not (store.trash / job.folder.name).exists()
 
 
+@pytest.mark.parametrize("steer", ["cancel", "trash_job"])
+def test_what_the_table_refuses_leaves_the_files_where_they_are(store, steer):
+    job = add(store)
+    (job.folder / "result.mp4").touch()
+    store.work_folder(job.id).mkdir()
+    with sqlite3.connect(store.folder / "jobs.sqlite") as other:
+        other.execute("CREATE TRIGGER refuse BEFORE UPDATE ON job BEGIN SELECT RAISE(FAIL, 'no room'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="no room"):
+        getattr(store, steer)(job.id)
+    assert store.get(job.id).state == WAITING
+    assert (job.folder / "result.mp4").is_file()
+    assert store.work_folder(job.id).is_dir()
+
+
 def test_every_change_is_seen(store):
     seen = [store.version()]
     job = add(store)

@@ -211,7 +211,8 @@ class Store:
                 db.execute("UPDATE job SET wish = 'cancel' WHERE id = ?", (id,))
             elif job.state in (WAITING, PAUSED, FAILED):
                 self._settle(id, CANCELLED, job.error, job.exit_code)
-                shutil.rmtree(self.work_folder(id), ignore_errors=True)
+        if job.state != RUNNING:
+            shutil.rmtree(self.work_folder(id), ignore_errors=True)
 
     def pause_job(self, id: int) -> None:
         """Stop a job and keep what is finished of it: windows, or the state of a training run."""
@@ -263,19 +264,20 @@ class Store:
             job = self.get(id)
             if job.state == RUNNING:
                 raise UserError(f"job {id} is running; cancel it first")
-            if job.folder.is_dir():
-                shutil.move(job.folder, self.trash / job.folder.name)
             if job.state in (WAITING, PAUSED):
                 self._settle(id, CANCELLED)
             db.execute("UPDATE job SET trashed = 1 WHERE id = ?", (id,))
-            shutil.rmtree(self.work_folder(id), ignore_errors=True)
+        # After the table has taken it: where it does not, the job is in the lists and its folder beside it.
+        if job.folder.is_dir():
+            shutil.move(job.folder, self.trash / job.folder.name)
+        shutil.rmtree(self.work_folder(id), ignore_errors=True)
 
     def untrash_job(self, id: int) -> None:
         """Take a job and its folder out of the trash again."""
+        job = self.get(id)
+        if not job.folder.exists() and (self.trash / job.folder.name).is_dir():
+            shutil.move(self.trash / job.folder.name, job.folder)
         with self._table.changing() as db:
-            job = self.get(id)
-            if not job.folder.exists() and (self.trash / job.folder.name).is_dir():
-                shutil.move(self.trash / job.folder.name, job.folder)
             db.execute("UPDATE job SET trashed = 0 WHERE id = ?", (id,))
 
     def paused(self) -> str:
