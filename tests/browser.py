@@ -72,10 +72,13 @@ class Served:
 
     def stop(self) -> None:
         """Stop the app as Ctrl+C does, and its worker."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
-        Supervisor(self.store).stop(kill=True)  # a worker outlives its server by ten minutes
+        try:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGTERM)
+                self.process.wait(30)
+        finally:  # whatever became of it, nothing goes on beside the tests that follow
+            self.process.kill()
+            Supervisor(self.store).stop(kill=True)  # a worker outlives its server by ten minutes
 
     def kill(self) -> None:
         """End the app as a power cut would; its worker lives on."""
