@@ -64,6 +64,18 @@ def test_nothing_of_a_clip_runs_on_the_page(app: Any, page: Any, write: Callable
     assert page.locator("img[src='x']").count() == 0
 
 
+def test_files_that_a_clip_names_are_named_and_never_read(page: Any, write: Callable[[str, str], Path]) -> None:
+    """A mask it was made with may be any path of this machine: the page says that one is to be given again."""
+    settings = {"settings": {"kind": "infill", "input": "/a.mp4", "mask": f"/etc/{EVIL}.png", "seed": 7}}
+    page.set_input_files("#vd-input input[type=file]", str(write("made.mp4", json.dumps(settings))))
+    page.wait_for_selector("#vd-facts .vd-hint:has-text('give it again')")
+    assert f"{Path(EVIL).name}.png" in page.locator("#vd-facts .vd-hint").inner_text()
+    page.click("#vd-use")
+    page.wait_for_selector("#vd-task input[value=infill]:checked")
+    assert page.locator("#vd-mask-file .file-preview").count() == 0
+    assert page.evaluate("window.hacked") is None
+
+
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_bomb_in_the_settings_is_told_and_the_clip_is_used(
     page: Any, write: Callable[[str, str], Path], kind: str

@@ -1,10 +1,14 @@
 """What every page is given: the store, the shared components, and whose jobs a visitor may see."""
 
+import hashlib
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,31 @@ if TYPE_CHECKING:
     from videodiff_ui.server import Jobs
 
 
+PAGES: dict[str, tuple[str, ...]] = {
+    "make": ("predict", "interpolate", "infill", "loop", "generate"),
+    "edit": ("edit", "vary", "morph"),
+    "restore": ("restore",),
+}
+HOME = {kind: page for page, kinds in PAGES.items() for kind in kinds}
+"""The page a task is asked for on."""
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+
+
+def told(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The handler, its UserErrors shown on the page, where static/app.js puts them in the page's words."""
+
+    @wraps(handler)
+    def safe(*given: Any, **named: Any) -> Any:
+        try:
+            return handler(*given, **named)
+        except UserError as error:
+            raise gr.Error(str(error), duration=12, print_exception=False) from error
+
+    return safe
+
+
 @dataclass(frozen=True)
 class App:
     """One per server. `public`: visitors see only their own jobs, choose no folders and do not train."""
@@ -29,7 +58,7 @@ class App:
     jobs: "Jobs"
     public: bool
     inbox: gr.State
-    """{"task": str, "settings": dict, "input": str} or None: what another page sends to Make, Edit or Restore."""
+    """A `parcel`, or None: what another page sends to Make, Edit or Restore."""
     tabs: gr.Tabs
     """Ids: make, edit, restore, library, models, train, evaluate, system."""
     _given: dict[tuple[Path, int], Path] = field(default_factory=dict, compare=False)
@@ -73,6 +102,32 @@ class App:
             link_or_copy(path, given)
             self._given[key] = given
         return str(given)
+
+
+def parcel(task: str, clip: Path | str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What one page sends to another: a task, the clip for it ("" for none), and settings for its form."""
+    number = secrets.token_hex(4)  # the same sent twice arrives twice
+    return {"task": task, "settings": dict(settings or {}), "input": str(clip), "number": number}
+
+
+def made_once(cache: Path, key: Any, write: Callable[[Path], Path]) -> Path:
+    """The file that `write(folder)` made for this key, in a folder of the cache that nobody can guess, made only then.
+
+    What fails leaves nothing behind.
+    """
+    index = cache / "made" / hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+    if index.is_file() and (made := Path(index.read_text())).is_file():
+        return made
+    folder = cache / "gradio" / secrets.token_urlsafe(24)
+    folder.mkdir(parents=True)
+    try:
+        made = write(folder)
+        index.parent.mkdir(parents=True, exist_ok=True)
+        index.write_text(str(made))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return made
 
 
 def ask_command(*arguments: str, seconds: float) -> "subprocess.CompletedProcess[str]":

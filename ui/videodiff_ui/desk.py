@@ -1,49 +1,21 @@
 """The components of Make, Edit and Restore, and where they lie; what they do is in `make.py`."""
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
-
 import gradio as gr
 
-from videodiff.errors import UserError
 from videodiff.presets import QUALITIES
 from videodiff.settings import TASKS
-from videodiff_ui import export, models, painter, part, said, timeline
-from videodiff_ui.context import App
+from videodiff_ui import models, painter, part, timeline
+from videodiff_ui.context import PAGES, QUIET, App
 from videodiff_ui.form import Form
+from videodiff_ui.outcome import Outcome
 from videodiff_ui.words import _
 
-PAGES: dict[str, tuple[str, ...]] = {
-    "make": ("predict", "interpolate", "infill", "loop", "generate"),
-    "edit": ("edit", "vary", "morph"),
-    "restore": ("restore",),
-}
 FIRST = {
     "make": ("frames", "direction", "factor", "slow", "missing", "canvas", "steps", "seed"),
     "edit": ("strength", "amount", "frames", "steps", "seed"),
     "restore": ("operator", "noise", "blur", "factor", "method", "passes", "seed"),
 }
-HOME = {kind: page for page, kinds in PAGES.items() for kind in kinds}
-"""The page a task is asked for on."""
 OUTPUTS = {"MP4": ".mp4", "WebM": ".webm", "GIF": ".gif", "MKV": ".mkv", "PNG": ""}
-
-
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-
-
-def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler, its UserErrors shown on the page, where static/app.js puts them in the page's words."""
-
-    @wraps(handler)
-    def safe(*given: Any, **named: Any) -> Any:
-        try:
-            return handler(*given, **named)
-        except UserError as error:
-            raise gr.Error(str(error), duration=12, print_exception=False) from error
-
-    return safe
 
 
 class Desk:
@@ -54,16 +26,13 @@ class Desk:
         self.id = "vd" if name == "make" else f"vd-{name}"
         self.taken = gr.State(None)  # intake.Taken | None
         self.keyframes = gr.State({})  # frame -> bool [h w]
-        self.jobs = gr.State(None)  # the jobs shown, newest run; None before the page has looked for them
-        self.chosen = gr.State(None)  # the job whose result was chosen among variants
-        self.drawn = gr.State(("", -1))  # what the result shows, and the version of the store that was drawn
         with gr.Row(elem_classes="vd-desk"):
             with gr.Column(scale=5, min_width=300):
                 self._clip()
                 self._request()
             with gr.Column(scale=6, min_width=300, elem_classes="vd-outcome"):
                 self._run()
-                self._result()
+                self.outcome = Outcome(app, name, self.stop)
 
     def _clip(self) -> None:
         name = self.id
@@ -181,35 +150,3 @@ class Desk:
                 [*OUTPUTS], value="MP4", label=_("make.container"), min_width=100, elem_id=f"{name}-container"
             )
         self.estimate = gr.HTML("", elem_id=f"{name}-estimate", padding=False, apply_default_css=False)
-        self.progress = gr.HTML("", elem_id=f"{name}-progress", padding=False, apply_default_css=False)
-        self.preview = gr.HTML("", elem_id=f"{name}-preview", padding=False, apply_default_css=False)
-
-    def _result(self) -> None:
-        name = self.id
-        self.grid = gr.HTML("", elem_id=f"{name}-grid", padding=False, apply_default_css=False)
-        self.variant = gr.Radio([], label=_("make.variant"), visible=False, elem_id=f"{name}-variant")
-        self.result = gr.HTML(said.nothing_yet(), elem_id=f"{name}-result", padding=False, apply_default_css=False)
-        with gr.Column(visible=False) as self.after:
-            with gr.Row(elem_classes="vd-actions"):
-                self.download = gr.DownloadButton(
-                    _("make.download"), size="sm", variant="primary", min_width=90, elem_id=f"{name}-download"
-                )
-                self.again = gr.Button(_("make.again"), size="sm", min_width=90, elem_id=f"{name}-again")
-                self.extend = gr.Button(_("make.extend"), size="sm", min_width=90, elem_id=f"{name}-extend")
-            with gr.Row(elem_classes="vd-actions"):
-                self.send = {
-                    page: gr.Button(_(f"make.send_{page}"), size="sm", min_width=90, elem_id=f"{name}-send-{page}")
-                    for page in PAGES
-                }
-            with gr.Row(elem_classes="vd-actions"):
-                self.form_out = gr.Dropdown(
-                    [(_(f"make.export_{form}"), form) for form in export.FORMS],
-                    value="mp4",
-                    label=_("make.export_as"),
-                    min_width=120,
-                    elem_id=f"{name}-export-form",
-                )
-                self.export = gr.Button(_("make.export"), size="sm", min_width=90, elem_id=f"{name}-export")
-                self.exported = gr.DownloadButton(
-                    _("make.exported"), size="sm", visible=False, min_width=90, elem_id=f"{name}-exported"
-                )

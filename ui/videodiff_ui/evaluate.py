@@ -13,7 +13,7 @@ from videodiff.jobs import DONE, FAILED, PAUSED, RUNNING, WAITING, Job
 from videodiff.settings import Evaluate, validate
 from videodiff_ui import cards, models
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import App
+from videodiff_ui.context import QUIET, App
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
@@ -54,9 +54,9 @@ def build(app: App) -> None:
             listed = panel("vd-evaluate-list")
             shown = panel("vd-evaluate-report")
             download = gr.DownloadButton(_("evaluate.download"), visible=False, elem_id="vd-evaluate-download")
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     def drawn(chosen: int | None) -> list[Any]:
+        now = app.store.version()  # first: what changes meanwhile is drawn the next time
         jobs = app.store.list(kinds=["evaluate"])
         job = next((job for job in jobs if job.id == chosen), next((job for job in jobs if job.state == DONE), None))
         rows = tag("ul", *(_row(one, one == job) for one in jobs), class_="vd-runs")
@@ -64,7 +64,7 @@ def build(app: App) -> None:
         file = Path(job.settings["report"]) if job else None
         whole = file is not None and file.is_file()
         return [
-            app.store.version(),
+            now,
             rows if jobs else empty,
             _report_of(app, job) if job else Html(""),
             gr.DownloadButton(value=app.shown(file) if file and whole else None, visible=whole),
@@ -101,10 +101,10 @@ def build(app: App) -> None:
         return [gr.skip()] * 4 if version == app.store.version() else drawn(chosen)
 
     views = [version, listed, shown, download]
-    start.click(started, [protocol, folders, network, *numbers], [chosen, said, *views], **quiet)
-    listed.click(clicked, chosen, [chosen, said, *views], **quiet)
+    start.click(started, [protocol, folders, network, *numbers], [chosen, said, *views], **QUIET)
+    listed.click(clicked, chosen, [chosen, said, *views], **QUIET)
     app.pulse("evaluate", fn=ticked, inputs=[version, chosen], outputs=views)
-    app.tabs.select(lambda: gr.Dropdown(choices=models.choices(app.store)), None, network, **quiet)
+    app.tabs.select(lambda: gr.Dropdown(choices=models.choices(app.store)), None, network, **QUIET)
 
 
 def _row(job: Job, shown: bool) -> Html:

@@ -3,7 +3,6 @@
 What is exported is the result as it was written: of a lossless one, every pixel.
 """
 
-import secrets
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from videodiff import video
 from videodiff.errors import UserError
+from videodiff_ui.context import made_once
 from videodiff_ui.player import about_of, new_frames
 
 FORMS = {"mp4": ".mp4", "webm": ".webm", "gif": ".gif", "lossless": ".mkv", "frames": "", "sheet": ".png"}
@@ -19,11 +19,13 @@ MOST_ON_SHEET = 64
 
 
 def export(result: Path, form: str, cache: Path) -> Path:
-    """Writes the result in this form into a folder of the cache of its own; the path of the file to give."""
+    """The path of the result in this form, in the cache; it is written once."""
     if form not in FORMS:
         raise UserError(f"no form {form!r}; choose one of {', '.join(FORMS)}")
-    folder = cache / "gradio" / secrets.token_urlsafe(24)
-    folder.mkdir(parents=True)
+    return made_once(cache, (str(result), result.stat().st_mtime_ns, form), lambda folder: _write(result, form, folder))
+
+
+def _write(result: Path, form: str, folder: Path) -> Path:
     target = folder / f"{result.stem}{FORMS[form]}"
     if form == "sheet":
         target.write_bytes(sheet(result))

@@ -2,7 +2,6 @@
 
 import json
 import random
-import secrets
 import shutil
 import subprocess
 import sys
@@ -20,8 +19,7 @@ from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, RUNNING, WAITING, Jo
 from videodiff.settings import REQUESTS, TASKS, Sampling
 from videodiff_ui import cards, player
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import App
-from videodiff_ui.desk import HOME
+from videodiff_ui.context import HOME, QUIET, App, parcel
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
@@ -66,7 +64,6 @@ def build(app: App) -> None:
         )
         starred = gr.Checkbox(label=_("library.starred"), min_width=120, elem_id="vd-library-starred")
     parts = [panel(f"vd-library-{name}") for name in ("queue", "detail", "cards")]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     def drawn(now: View, request: gr.Request) -> list[Any]:
         now = replace(now, version=app.store.version())
@@ -87,8 +84,8 @@ def build(app: App) -> None:
             act, key = str(event.act), str(event.key)
             if act in ("restore", "use"):
                 job = app.own(int(key), request)
-                parcel = sent(job, whole=act == "restore")
-                inbox, tab = parcel, gr.Tabs(selected=HOME[parcel["task"]])
+                inbox = sent(job, whole=act == "restore")
+                tab = gr.Tabs(selected=HOME[inbox["task"]])
             else:
                 now = replace(ACTS[act](app, replace(now, error=""), key, request), error="")
         except UserError as error:
@@ -97,21 +94,20 @@ def build(app: App) -> None:
 
     filters = [text, kinds, states, starred]
     for one in (text, kinds, states, starred):
-        one.change(filtered, [view, *filters], [view, *parts], **quiet)
+        one.change(filtered, [view, *filters], [view, *parts], **QUIET)
     app.pulse("library", fn=ticked, inputs=view, outputs=[view, *parts])
     for part in parts:
-        part.click(clicked, view, [view, *parts, app.inbox, app.tabs], **quiet)
+        part.click(clicked, view, [view, *parts, app.inbox, app.tabs], **QUIET)
 
 
 def sent(job: Job, whole: bool) -> dict[str, Any]:
     """What goes to another page: a job's settings with its input, or its result as an input."""
     settings = {name: value for name, value in job.settings.items() if name not in ("output", "overwrite")}
-    number = secrets.token_hex(4)  # the same sent twice arrives twice
     if whole:
-        return {"task": job.kind, "settings": settings, "input": str(settings.get("input") or ""), "number": number}
+        return parcel(job.kind, settings.get("input") or "", settings)
     if job.output is None or not job.output.is_file():
         raise UserError("the result is not there any more; make it again")
-    return {"task": "predict", "settings": {}, "input": str(job.output), "number": number}
+    return parcel("predict", job.output)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -261,7 +257,7 @@ def _queue(app: App, view: View, request: gr.Request) -> Html:
         lines.append(notice(word("library.trashed"), " ", said, " ", undo, button("forget", "", word("library.close"))))
     rows = [_row(app, job) for job in jobs]
     if rows:
-        lines.append(tag("ol", *rows, class_="vd-queue", aria_label="Queue"))
+        lines.append(tag("ol", *rows, class_="vd-queue", data_title="system.queue"))
     return join(*lines)
 
 

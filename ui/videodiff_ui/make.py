@@ -1,10 +1,9 @@
 """Make, Edit and Restore: a clip in, a request, a clip out. One build for the three tabs, which differ in their tasks.
 
-Handlers read the components, ask the modules beside this one, and return updates by component. A run only adds jobs to
-the store; what becomes of them is read again whenever a job changes, so a page that is opened anew finds its run.
+Handlers read the components, ask the modules beside this one, and return updates by component. What becomes of a
+request is in `outcome.py`.
 """
 
-import random
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,18 +13,18 @@ import gradio as gr
 import numpy as np
 
 from videodiff.errors import LimitExceeded, UserError
-from videodiff.jobs import DONE, PAUSED, RUNNING, WAITING, Job
+from videodiff.jobs import DONE
 from videodiff.settings import TASKS, Task
-from videodiff_ui import estimate, export, intake, masks, painter, part, player, said, timeline
-from videodiff_ui.context import App
-from videodiff_ui.desk import HOME, OUTPUTS, PAGES, PRIVATE, QUIET, Desk, told
+from videodiff_ui import estimate, intake, masks, painter, part, said, timeline
+from videodiff_ui.context import HOME, PRIVATE, QUIET, App, told
+from videodiff_ui.desk import OUTPUTS, Desk
 from videodiff_ui.fields import fields_of
-from videodiff_ui.html import Html, message, picture, tag
+from videodiff_ui.html import Html, message, tag
+from videodiff_ui.outcome import output_of
 from videodiff_ui.public import MOST_READ
 
 CUT = ("start", "end", "crop")
 """The settings that are chosen under the strip; they belong to the clip that is there."""
-ACTIVE = (WAITING, RUNNING, PAUSED)
 
 
 class Page(Desk):
@@ -110,19 +109,9 @@ class Page(Desk):
             self.mask_later.click(told(self.to_keyframe(1)), everything, self.mask_frame, **in_turn)
             self.mask_drop.click(told(self.dropped), everything, sheet, **in_turn)
 
-        shown = [
-            self.jobs, self.drawn, self.progress, self.preview, self.stop, self.grid, self.variant, self.result,
-            self.after, self.download, self.exported,
-        ]  # fmt: skip
-        self.run.click(lambda: None, None, None, **in_turn).then(told(self.started), everything, shown, **QUIET)
-        self.stop.click(told(self.stopped), self.jobs, self.stop, **QUIET)
-        self.app.pulse(self.name, fn=told(self.ticked), inputs=[self.jobs, self.drawn, self.chosen], outputs=shown)
-        self.variant.input(told(self.redraw), [self.jobs, self.variant], [self.chosen, *shown], **QUIET)
-        self.again.click(told(self.made_again), [self.jobs, self.chosen], shown, **QUIET)
-        self.extend.click(told(self.extended), [self.jobs, self.chosen], [self.app.inbox, self.app.tabs], **QUIET)
-        for page, button in self.send.items():
-            button.click(told(self.sender(page)), [self.jobs, self.chosen], [self.app.inbox, self.app.tabs], **QUIET)
-        self.export.click(told(self.exporting), [self.jobs, self.chosen, self.form_out], self.exported, **PRIVATE)
+        self.run.click(lambda: None, None, None, **in_turn).then(
+            told(self.started), everything, self.outcome.shown, **QUIET
+        )
         self.app.inbox.change(
             told(self.received),
             {self.app.inbox, *everything},
@@ -156,7 +145,7 @@ class Page(Desk):
         """A former result was picked."""
         if not data[self.history]:
             return {}
-        return self._new_clip(self._output(self.app.own(int(data[self.history]), request)), data)
+        return self._new_clip(output_of(self.app.own(int(data[self.history]), request)), data)
 
     def cleared(self) -> dict[Any, Any]:
         """There is no clip any more."""
@@ -451,122 +440,9 @@ class Page(Desk):
         assert settings.seed is not None
         requests = [settings.model_copy(update={"seed": (settings.seed + k) % 2**63}) for k in range(number)]
         jobs = self.app.store.add_all(requests, self.app.visitor(request), OUTPUTS[data[self.container]])
-        return self._begun(jobs, request)
+        return self.outcome.begun(jobs, request)
 
-    def _begun(self, jobs: list[Job], request: gr.Request) -> dict[Any, Any]:
-        """Updates that show a run from its first moment; what was shown before goes."""
-        numbers = [job.id for job in jobs]
-        return {self.jobs: numbers} | self._drawn(numbers, "", self.app.store.version(), None, request)
-
-    def stopped(self, jobs: list[int], request: gr.Request) -> Any:
-        """Stop what is shown."""
-        for number in jobs or []:
-            if self.app.own(number, request).state in ACTIVE:
-                self.app.store.cancel(number)
-        return gr.update(interactive=False)
-
-    def ticked(self, jobs: list[int] | None, drawn: tuple[str, int], variant: int | None, request: gr.Request) -> Any:
-        """Draw what has changed since; a page that has just been opened looks for its last run first."""
-        found = self._last(request) if jobs is None else jobs
-        version = self.app.store.version()
-        if jobs is not None and drawn[1] == version:
-            return {self.drawn: gr.skip()}
-        return self._drawn(found, drawn[0], version, variant, request) | ({self.jobs: found} if jobs is None else {})
-
-    def redraw(self, jobs: list[int], variant: int, request: gr.Request) -> dict[Any, Any]:
-        """Another of the variants is to be shown."""
-        return {self.chosen: variant} | self._drawn(jobs, "", self.app.store.version(), variant, request)
-
-    def _last(self, request: gr.Request) -> list[int]:
-        visitor = self.app.visitor(request) if self.app.public else None
-        return [job.id for job in self.app.store.list(kinds=self.kinds, visitor=visitor, limit=1)]
-
-    def _drawn(self, numbers: list[int], shown: str, version: int, variant: int | None, request: gr.Request) -> Any:
-        jobs = [self.app.own(number, request) for number in numbers]
-        active = [job for job in jobs if job.state in ACTIVE]
-        live = next((job for job in jobs if job.state == RUNNING), None)
-        preview = self.app.store.preview(live.id) if live else None
-        done = [job for job in jobs if job.state == DONE and job.output and job.output.exists()]
-        chosen = next((job for job in done if job.id == variant), done[0] if done else None)
-        now = f"{chosen.id if chosen else 0}/{len(done)}/{len(jobs)}"
-        updates = {
-            self.drawn: (now, version),
-            self.progress: said.progress(
-                jobs, self.app.store.queue(), "" if self.app.public else self.app.store.paused()
-            ),
-            self.preview: picture(preview, "", class_="vd-live") if preview else "",
-            self.stop: gr.update(interactive=bool(active)),
-        }
-        if now == shown:
-            return updates
-        updates[self.variant] = gr.update(
-            choices=[(f"{place + 1} · {job.settings.get('seed')}", job.id) for place, job in enumerate(done)],
-            value=chosen.id if chosen else None,
-            visible=len(jobs) > 1,
-        )
-        updates[self.grid] = said.variants([self._film(job) for job in done]) if len(jobs) > 1 else ""
-        updates[self.after] = gr.update(visible=chosen is not None)
-        updates[self.exported] = gr.update(visible=False)
-        if chosen is None:
-            return updates | {self.result: said.nothing_yet()}
-        output = self._output(chosen)
-        try:
-            view = player.view_of(output, self.app.store.cache)
-            updates[self.result] = player.draw(view, self._given(view.result))
-        except UserError as error:
-            updates[self.result] = tag("p", message(str(error)), class_="vd-hint")
-        if output.is_file():
-            updates[self.download] = gr.update(value=self.app.shown(output), visible=True)
-        else:  # a folder of pictures: as an archive, by the export
-            updates[self.download] = gr.update(visible=False)
-        return updates
-
-    def _film(self, job: Job) -> str:
-        """The address of a finished clip, as a browser plays it."""
-        return player.address(self._given(player.playable(self._output(job), self.app.store.cache, trusted=True)))
-
-    def _given(self, path: Path) -> str:
-        """The path by which the page may ask for a film."""
-        return str(path) if path.is_relative_to(self.app.store.cache) else self.app.shown(path)
-
-    # --- afterwards
-
-    def _chosen(self, jobs: list[int], variant: int | None, request: gr.Request) -> Job:
-        """The finished job that is shown."""
-        done = [job for job in (self.app.own(number, request) for number in jobs or []) if job.state == DONE]
-        if not done:
-            raise UserError("there is no result yet; wait for the run to end")
-        return next((job for job in done if job.id == variant), done[0])
-
-    def _output(self, job: Job) -> Path:
-        if job.output is None or not job.output.exists():
-            raise UserError(f"the result of job {job.id} is not where it was written; make it again")
-        return job.output
-
-    def made_again(self, jobs: list[int], variant: int | None, request: gr.Request) -> Any:
-        """The same request with another seed."""
-        job = self._chosen(jobs, variant, request)
-        return self._begun([self.app.store.again(job.id, seed=random.SystemRandom().randrange(2**31))], request)
-
-    def extended(self, jobs: list[int], variant: int | None, request: gr.Request) -> Any:
-        """The result is the clip, and is to be continued."""
-        job = self._chosen(jobs, variant, request)
-        return _parcel("predict", self._output(job)), gr.Tabs(selected="make")
-
-    def sender(self, page: str) -> Callable[..., Any]:
-        """The handler of a button that sends the result to a page."""
-
-        def send(jobs: list[int], variant: int | None, request: gr.Request) -> Any:
-            output = self._output(self._chosen(jobs, variant, request))
-            return _parcel(PAGES[page][0], output), gr.Tabs(selected=page)
-
-        return send
-
-    def exporting(self, jobs: list[int], variant: int | None, form: str, request: gr.Request) -> Any:
-        """The result in another form, ready to be taken."""
-        output = self._output(self._chosen(jobs, variant, request))
-        self.app.store.check_room()
-        return gr.update(value=str(export.export(output, form, self.app.store.cache)), visible=True)
+    # --- what other pages send
 
     def received(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """Another page sent a clip, or settings with theirs."""
@@ -597,7 +473,3 @@ class Page(Desk):
 def build(app: App, page: str = "make") -> None:
     """The components of the page, inside its tab."""
     Page(app, page)
-
-
-def _parcel(kind: str, path: Path) -> dict[str, Any]:
-    return {"task": kind, "settings": {}, "input": str(path), "number": secrets.token_hex(4)}

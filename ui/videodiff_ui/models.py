@@ -17,7 +17,7 @@ from videodiff.jobs import Store
 from videodiff.shelf import Description
 from videodiff_ui import card, cards, hub
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import App, ask_command
+from videodiff_ui.context import QUIET, App, ask_command
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
@@ -81,7 +81,6 @@ def build(app: App) -> None:
     trashed = gr.State("")
     said = panel("vd-models-said")
     listed = panel("vd-models-list")
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     def shown(opened: str) -> Html:
         return tag("ul", *(_entry(entry, opened, app.public) for entry in entries(app.store)), class_="vd-models")
@@ -105,12 +104,12 @@ def build(app: App) -> None:
         return opened, trashed, message, shown(opened)
 
     for part in (said, listed):
-        part.click(clicked, [opened, trashed], [opened, trashed, said, listed], **quiet)
+        part.click(clicked, [opened, trashed], [opened, trashed, said, listed], **QUIET)
     if not app.public:
         for way in WAYS:
             with gr.Accordion(_(f"models.by_{way.name}"), open=False, elem_id=f"vd-models-by-{way.name}"):
                 way.build(app, said, lambda: shown(""), listed)
-    app.tabs.select(shown, opened, listed, **quiet)
+    app.tabs.select(shown, opened, listed, **QUIET)
 
 
 def remove(store: Store, name: str) -> Path:

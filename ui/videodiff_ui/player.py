@@ -4,9 +4,7 @@
 play: what they cannot is shown as an MP4 made for showing alone, in the cache.
 """
 
-import hashlib
 import json
-import secrets
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,6 +16,7 @@ from videodiff import video
 from videodiff.errors import UserError
 from videodiff.planner import parse_ranges
 from videodiff.settings import parse_crop
+from videodiff_ui.context import made_once
 from videodiff_ui.html import Html, tag, word
 
 PLAYED = {"h264", "vp8", "vp9", "av1", "libdav1d"}
@@ -132,26 +131,23 @@ def _as_used(source: Path, settings: dict[str, Any], size: tuple[int, int], cach
 
 
 def _film(frames: Any, cache: Path, key: Any, rate: Fraction | None = None, stride: int = 1) -> Path:
-    """An MP4 of streamed frames in a folder of the cache that nobody can guess, found again by its key."""
-    index = cache / "films" / hashlib.sha256(repr(key).encode()).hexdigest()[:24]
-    if index.is_file() and (film := Path(index.read_text())).is_file():
+    """An MP4 of streamed frames in the cache, found again by its key."""
+
+    def write(folder: Path) -> Path:
+        film, fps, writer = folder / "film.mp4", Fraction(10), None
+        with ExitStack() as stack:
+            stack.enter_context(closing(frames))
+            for item in frames:
+                if isinstance(item, video.ClipInfo):
+                    fps = rate or item.fps / stride
+                elif isinstance(item, video.Frame):
+                    writer = writer or stack.enter_context(video.Writer(film, fps))
+                    writer.add(item.pixels)
+        if writer is None:
+            raise UserError("there is no frame to show in the part asked for")
         return film
-    folder = cache / "gradio" / secrets.token_urlsafe(24)
-    folder.mkdir(parents=True)
-    index.parent.mkdir(parents=True, exist_ok=True)
-    film, fps, writer = folder / "film.mp4", Fraction(10), None
-    with ExitStack() as stack:
-        stack.enter_context(closing(frames))
-        for item in frames:
-            if isinstance(item, video.ClipInfo):
-                fps = rate or item.fps / stride
-            elif isinstance(item, video.Frame):
-                writer = writer or stack.enter_context(video.Writer(film, fps))
-                writer.add(item.pixels)
-    if writer is None:
-        raise UserError("there is no frame to show in the part asked for")
-    index.write_text(str(film))
-    return film
+
+    return made_once(cache, key, write)
 
 
 def address(path: Path | str) -> str:

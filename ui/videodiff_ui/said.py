@@ -9,6 +9,9 @@ from videodiff_ui import intake, timeline
 from videodiff_ui.cards import lasting
 from videodiff_ui.html import Html, join, message, tag, word
 
+OTHERS = ("to", "guide", "reference", "mask")
+"""The files of a request beside its input."""
+
 
 def nothing_yet() -> Html:
     return tag("div", word("make.no_result"), class_="vd-empty")
@@ -21,6 +24,19 @@ def clip_facts(taken: intake.Taken) -> Html:
     rows += [tag("p", message(note), class_="vd-hint") for note in taken.notes]
     if taken.former is not None:
         made = taken.former
+        others = ((name, path.name) for name in OTHERS if (path := getattr(made, name, None)) is not None)
+        rows += [  # a path in a file that came from anywhere is not read, only named
+            tag(
+                "p",
+                word(f"field.{name}"),
+                ": ",
+                tag("bdi", path.name),
+                " · ",
+                word("make.give_again"),
+                class_="vd-hint",
+            )
+            for name, file in others
+        ]
         rows.append(
             tag(
                 "details",

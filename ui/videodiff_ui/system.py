@@ -15,7 +15,7 @@ import gradio as gr
 from videodiff.jobs import RUNNING
 from videodiff.supervisor import memory
 from videodiff_ui.cards import facts, notice
-from videodiff_ui.context import App, ask_command
+from videodiff_ui.context import QUIET, App, ask_command
 from videodiff_ui.html import Html, join, tag, word
 from videodiff_ui.words import _
 
@@ -34,7 +34,6 @@ def build(app: App) -> None:
             machine = gr.HTML(tag("p", word("system.not_asked")), elem_id="vd-system-machine", apply_default_css=False)
             check = gr.Button(_("system.check"), elem_id="vd-system-check")
     seen = gr.State("")
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     def refreshed(seen: str) -> tuple[Any, str]:
         now = _live(app)
@@ -49,9 +48,9 @@ def build(app: App) -> None:
         return _live(app)
 
     app.pulse("system", every=2, fn=refreshed, inputs=seen, outputs=[live, seen])
-    pause.click(paused, None, live, **quiet)
-    resume.click(resumed, None, live, **quiet)
-    check.click(lambda: tag("p", word("system.asking")), None, machine, **quiet).then(_machine, None, machine, **quiet)
+    pause.click(paused, None, live, **QUIET)
+    resume.click(resumed, None, live, **QUIET)
+    check.click(lambda: tag("p", word("system.asking")), None, machine, **QUIET).then(_machine, None, machine, **QUIET)
 
 
 def _live(app: App) -> Html:

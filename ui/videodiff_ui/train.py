@@ -18,7 +18,7 @@ from videodiff.settings import Train, validate
 from videodiff.video.folders import Found, survey
 from videodiff_ui import cards
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import App
+from videodiff_ui.context import QUIET, App
 from videodiff_ui.curves import curve
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
@@ -30,7 +30,7 @@ MOST_ROWS = 200
 def build(app: App) -> None:
     """The components of the page, inside its tab."""
     chosen = gr.State(None)
-    version = gr.State(-1)
+    seen = gr.State((-1, None))  # the version of the store, and the sheet, that were drawn
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             name = gr.Textbox(label=_("train.name"), info=_("train.name_info"), max_lines=1, elem_id="vd-train-name")
@@ -58,14 +58,15 @@ def build(app: App) -> None:
             live = panel("vd-train-live")
             sheet = panel("vd-train-sheet")
     form = [name, folder, preset, minutes, steps, more]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def drawn(chosen: int | None) -> list[Any]:
+    def drawn(chosen: int | None, seen: tuple[int, Path | None]) -> list[Any]:
+        version = app.store.version()  # first: what changes meanwhile is drawn the next time
         jobs = app.store.list(kinds=["train"])
         shown = next((job for job in jobs if job.id == chosen), jobs[0] if jobs else None)
         rows = tag("ul", *(_row(job, job == shown) for job in jobs), class_="vd-runs") if jobs else _nothing()
-        live, sheet = (_live(app.store, shown), _sheet(shown)) if shown else (Html(""), Html(""))
-        return [app.store.version(), rows, live, sheet]
+        newest = _newest_sheet(shown) if shown else None
+        picture = gr.skip() if newest == seen[1] else _sheet(newest) if newest else Html("")
+        return [(version, newest), rows, _live(app.store, shown) if shown else Html(""), picture]
 
     def looked(folder: str) -> Any:
         try:
@@ -87,16 +88,16 @@ def build(app: App) -> None:
             return gr.skip(), notice(str(error), kind="error")
         return str(target), looked(str(target))
 
-    def started(*form: Any) -> Any:
+    def started(seen: tuple[int, Path | None], *form: Any) -> Any:
         try:
             settings = request(app.store, *form)
             app.store.check_room()
             job = app.store.add(settings)
         except UserError as error:
             return [gr.skip(), notice(str(error), kind="error"), *[gr.skip()] * 4]
-        return [job.id, notice(word("train.started", name=settings.out.name)), *drawn(job.id)]
+        return [job.id, notice(word("train.started", name=settings.out.name)), *drawn(job.id, seen)]
 
-    def clicked(chosen: int | None, event: gr.EventData) -> Any:
+    def clicked(chosen: int | None, seen: tuple[int, Path | None], event: gr.EventData) -> Any:
         number, message = int(str(event.key)), Html("")
         try:
             if event.act == "choose":
@@ -114,18 +115,18 @@ def build(app: App) -> None:
                 chosen = app.store.add(run.request()).id
         except UserError as error:
             message = notice(str(error), kind="error")
-        return [chosen, message, *drawn(chosen)]
+        return [chosen, message, *drawn(chosen, seen)]
 
-    def ticked(version: int, chosen: int | None) -> Any:
-        return [gr.skip()] * 4 if version == app.store.version() else drawn(chosen)
+    def ticked(chosen: int | None, seen: tuple[int, Path | None]) -> Any:
+        return [gr.skip()] * 4 if seen[0] == app.store.version() else drawn(chosen, seen)
 
-    views = [version, runs, live, sheet]
-    preset.change(_about, preset, about, **quiet)
+    views = [seen, runs, live, sheet]
+    preset.change(_about, preset, about, **QUIET)
     look.click(looked, folder, said, api_visibility="private", show_progress_on=look)
     files.upload(uploaded, files, [folder, said], api_visibility="private", show_progress_on=files)
-    start.click(started, form, [chosen, said, *views], **quiet)
-    runs.click(clicked, chosen, [chosen, said, *views], **quiet)
-    app.pulse("train", fn=ticked, inputs=[version, chosen], outputs=views)
+    start.click(started, [seen, *form], [chosen, said, *views], **QUIET)
+    runs.click(clicked, [chosen, seen], [chosen, said, *views], **QUIET)
+    app.pulse("train", fn=ticked, inputs=[chosen, seen], outputs=views)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -297,15 +298,16 @@ def _live(store: Store, job: Job) -> Html:
     return tag("section", *parts, class_="vd-detail")
 
 
-def _sheet(job: Job) -> Html:
-    """The newest sample sheet of a run, in the page itself."""
-    sheets = sorted((Path(job.settings["out"]) / "samples").glob("step-*.png"))
-    if not sheets:
-        return Html("")
-    data = b64encode(sheets[-1].read_bytes()).decode()
-    step = _step(sheets[-1])
+def _newest_sheet(job: Job) -> Path | None:
+    """The newest sample sheet of a run."""
+    return max((Path(job.settings["out"]) / "samples").glob("step-*.png"), default=None)
+
+
+def _sheet(path: Path) -> Html:
+    """A sample sheet, in the page itself."""
+    data = b64encode(path.read_bytes()).decode()
     picture = tag("img", src=f"data:image/png;base64,{data}", alt="", class_="vd-sheet")
-    return tag("figure", picture, tag("figcaption", word("train.sheet", step=step)), class_="vd-figure")
+    return tag("figure", picture, tag("figcaption", word("train.sheet", step=_step(path))), class_="vd-figure")
 
 
 def _step(path: Path) -> str:
