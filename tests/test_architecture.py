@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,7 @@ DOORS = {
 }
 
 
+@cache
 def modules() -> list[tuple[str, ast.Module]]:
     """(dotted path below the package, syntax tree) of every file."""
     found = []
@@ -92,6 +94,7 @@ def modules() -> list[tuple[str, ast.Module]]:
     return found
 
 
+@cache
 def imports(tree: ast.Module) -> set[str]:
     """Dotted names of all imports, lazy ones included."""
     names: set[str] = set()
