@@ -64,6 +64,15 @@ def test_a_folder_is_looked_through_before_the_start(shown: Any, clips: Path) ->
     browser.until(lambda: "no folder at" in said.inner_text())
 
 
+def test_what_was_never_opened_or_typed_is_as_if_left_empty(app: Any, shown: Any) -> None:
+    """The fold with more settings is closed, so the browser has no field for them yet."""
+    fill(shown, "name", "empty")
+    shown.locator("#vd-train-start").click()
+    said = shown.locator("#vd-train-said")
+    browser.until(lambda: "no folder at ''" in said.inner_text(), 20, "what is missing is said")
+    assert not app.store.list(kinds=["train"])
+
+
 def test_a_run_is_started_watched_paused_resumed_stopped_and_used(app: Any, shown: Any, clips: Path) -> None:
     fill(shown, "name", "boats")
     fill(shown, "folder", str(clips))

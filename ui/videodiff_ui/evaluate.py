@@ -35,7 +35,7 @@ def build(app: App) -> None:
                 elem_id="vd-evaluate-protocol",
             )
             folders = gr.Textbox(
-                label=_("evaluate.folders"), info=_("evaluate.folders_info"), lines=2, elem_id="vd-evaluate-folders"
+                "", label=_("evaluate.folders"), info=_("evaluate.folders_info"), lines=2, elem_id="vd-evaluate-folders"
             )
             network = gr.Dropdown(
                 models.choices(app.store), value="motion", label=_("evaluate.checkpoint"), elem_id="vd-evaluate-model"

@@ -47,7 +47,9 @@ def build(app: App) -> None:
     """The components of the page, inside its tab."""
     view = gr.State(View())
     with gr.Row(elem_classes="vd-filters"):
-        text = gr.Textbox(label=_("library.search"), max_lines=1, scale=3, min_width=160, elem_id="vd-library-search")
+        text = gr.Textbox(
+            "", label=_("library.search"), max_lines=1, scale=3, min_width=160, elem_id="vd-library-search"
+        )
         kinds = gr.Dropdown(
             [(_(f"kind.{name}"), name) for name in REQUESTS],
             multiselect=True,

@@ -210,8 +210,10 @@ def _adding(app: App, work: Callable[..., tuple[list[Path], str]], shown: Callab
 
 
 def _by_folder(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HTML) -> None:
-    folder = gr.Textbox(label=_("models.folder"), max_lines=1, elem_id="vd-models-folder")
-    name = gr.Textbox(label=_("models.name"), info=_("models.name_info"), max_lines=1, elem_id="vd-models-folder-name")
+    folder = gr.Textbox("", label=_("models.folder"), max_lines=1, elem_id="vd-models-folder")
+    name = gr.Textbox(
+        "", label=_("models.name"), info=_("models.name_info"), max_lines=1, elem_id="vd-models-folder-name"
+    )
     go = gr.Button(_("models.add"), elem_id="vd-models-folder-add")
 
     def work(folder: str, name: str) -> tuple[list[Path], str]:
@@ -226,7 +228,7 @@ def _by_folder(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HT
 
 def _by_files(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HTML) -> None:
     files = gr.File(label=_("models.files"), file_count="multiple", elem_id="vd-models-files")
-    name = gr.Textbox(label=_("models.name"), max_lines=1, elem_id="vd-models-files-name")
+    name = gr.Textbox("", label=_("models.name"), max_lines=1, elem_id="vd-models-files-name")
     go = gr.Button(_("models.add"), elem_id="vd-models-files-add")
 
     def work(files: list[str] | None, name: str) -> tuple[list[Path], str]:
@@ -239,7 +241,7 @@ def _by_files(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HTM
 
 def _by_hub(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HTML) -> None:
     """Two steps: look (size, licence, revision), then fetch exactly what was looked at."""
-    repository = gr.Textbox(label=_("models.repository"), max_lines=1, elem_id="vd-models-repository")
+    repository = gr.Textbox("", label=_("models.repository"), max_lines=1, elem_id="vd-models-repository")
     looked = gr.State(None)
     look = gr.Button(_("models.look"), elem_id="vd-models-look")
     offer = panel("vd-models-offer")

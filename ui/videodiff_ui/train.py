@@ -33,9 +33,11 @@ def build(app: App) -> None:
     seen = gr.State((-1, None))  # the version of the store, and the sheet, that were drawn
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            name = gr.Textbox(label=_("train.name"), info=_("train.name_info"), max_lines=1, elem_id="vd-train-name")
+            name = gr.Textbox(
+                "", label=_("train.name"), info=_("train.name_info"), max_lines=1, elem_id="vd-train-name"
+            )
             folder = gr.Textbox(
-                label=_("train.folder"), info=_("train.folder_info"), max_lines=1, elem_id="vd-train-folder"
+                "", label=_("train.folder"), info=_("train.folder_info"), max_lines=1, elem_id="vd-train-folder"
             )
             with gr.Accordion(_("train.upload"), open=False):
                 files = gr.File(label=_("train.files"), file_count="multiple", elem_id="vd-train-files")
@@ -49,7 +51,7 @@ def build(app: App) -> None:
                 )
             with gr.Accordion(_("train.more"), open=False, elem_id="vd-train-more-box"):
                 more = gr.Textbox(
-                    label=_("train.json"), info=_("train.json_info"), lines=4, max_lines=12, elem_id="vd-train-more"
+                    "", label=_("train.json"), info=_("train.json_info"), lines=4, max_lines=12, elem_id="vd-train-more"
                 )
             start = gr.Button(_("train.start"), variant="primary", elem_id="vd-train-start")
         with gr.Column(scale=2, min_width=320):
