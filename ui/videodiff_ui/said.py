@@ -24,19 +24,13 @@ def clip_facts(taken: intake.Taken) -> Html:
     rows += [tag("p", message(note), class_="vd-hint") for note in taken.notes]
     if taken.former is not None:
         made = taken.former
-        others = ((name, path.name) for name in OTHERS if (path := getattr(made, name, None)) is not None)
-        rows += [  # a path in a file that came from anywhere is not read, only named
-            tag(
-                "p",
-                word(f"field.{name}"),
-                ": ",
-                tag("bdi", path.name),
-                " · ",
-                word("make.give_again"),
-                class_="vd-hint",
-            )
-            for name, file in others
-        ]
+        # A path in a file that came from anywhere is not read, only named.
+        for name in OTHERS:
+            if (path := getattr(made, name, None)) is not None:
+                file = tag("bdi", path.name)
+                rows.append(
+                    tag("p", word(f"field.{name}"), ": ", file, " · ", word("make.give_again"), class_="vd-hint")
+                )
         rows.append(
             tag(
                 "details",
