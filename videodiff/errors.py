@@ -4,6 +4,11 @@ Every message says what was given, what is possible and what to do next. The com
 trace; any other exception is a bug of ours and keeps its trace (exit code 1).
 """
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a disk is full."""
+
 
 class UserError(Exception):
     """What was asked for cannot be done as asked (exit code 2)."""
@@ -39,3 +44,9 @@ class MissingExtra(UserError):
     """An optional package is not installed; the message says which extra brings it (exit code 7)."""
 
     exit_code = 7
+
+
+def check_full(error: OSError) -> None:
+    """OutOfResources where this error of the system is that of a full disk."""
+    if error.errno in DISK_FULL:
+        raise OutOfResources("the disk is full; free some space and try again") from error

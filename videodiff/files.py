@@ -1,16 +1,12 @@
 """Small files, written whole or not at all; and files as locks between processes."""
 
-import errno
 import os
 import shutil
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from videodiff.errors import OutOfResources
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where a disk is full."""
+from videodiff.errors import check_full
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -33,8 +29,7 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
         except OSError as error:
             target.unlink(missing_ok=True)
-            if error.errno in FULL:
-                raise OutOfResources("the disk is full; free some space and try again") from error
+            check_full(error)
             raise
 
 

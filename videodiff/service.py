@@ -16,9 +16,9 @@ import torch
 from videodiff import __version__, video
 from videodiff.datasets.moving_layers import MovingLayers
 from videodiff.denoiser import Cancelled
-from videodiff.errors import OutOfResources, UserError
+from videodiff.errors import OutOfResources, UserError, check_full
 from videodiff.events import Event, Note, Saved
-from videodiff.files import FULL, replace_file
+from videodiff.files import replace_file
 from videodiff.noise import NoiseSource
 from videodiff.pipeline import (
     Model,
@@ -85,8 +85,7 @@ def run(
             raise OutOfResources(OUT_OF_MEMORY) from error
         raise
     except OSError as error:
-        if error.errno in FULL:
-            raise OutOfResources("the disk is full; free some space and try again") from error
+        check_full(error)
         raise
 
 

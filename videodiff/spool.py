@@ -5,7 +5,6 @@ it made, the writer takes frames in order. The file has no name, so nothing is l
 is to survive a kill keeps a Journal as well: the frames of each finished window, in a folder.
 """
 
-import errno
 import json
 import os
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from videodiff.errors import OutOfResources
+from videodiff.errors import DISK_FULL, OutOfResources
 
 
 class Spool:
@@ -52,7 +51,7 @@ class Spool:
             self._file.seek(place * self._size)
             _write(self._file, np.ascontiguousarray(frame).reshape(-1).data)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno in DISK_FULL:
                 raise OutOfResources(
                     "the disk is full: frames cannot be kept; free some space and try again"
                 ) from error

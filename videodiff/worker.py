@@ -21,9 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videodiff.errors import OutOfResources, UserError
+from videodiff.errors import DISK_FULL, OutOfResources, UserError
 from videodiff.events import Event, Metric, Note, Progress, Saved
-from videodiff.files import FULL, hold, replace_file
+from videodiff.files import hold, replace_file
 from videodiff.jobs import CANCELLED, DONE, FAILED, WAITING, WISHED, Job, Store
 from videodiff.room import QUOTA, check_disk
 from videodiff.settings import Evaluate, Sampling, Settings, Task
@@ -267,7 +267,9 @@ def perform(store: Store, job: Job, device: str, stopping: threading.Event, keep
             stopping.set()
             _surely(stopping, lambda: store.put_back(job.id, os.getpid(), counted=True))
             return
-        if isinstance(error, OSError) and error.errno in FULL:  # the log's or the thumbnail's; others are told above
+        if (
+            isinstance(error, OSError) and error.errno in DISK_FULL
+        ):  # the log's or the thumbnail's; others are told above
             _fail(store, job, watch, "the disk is full; free some space and try again", OutOfResources.exit_code)
             return
         text = f"this is a bug of ours ({type(error).__name__}: {error}); please report it with {job.log}"

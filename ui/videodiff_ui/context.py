@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 import videodiff
-from videodiff.errors import UserError
+from videodiff.errors import UserError, check_full
 from videodiff.files import link_or_copy
 from videodiff.jobs import Job, Store
 from videodiff_ui.guard import COOKIE
@@ -113,7 +113,7 @@ def parcel(task: str, clip: Path | str, settings: Mapping[str, Any] | None = Non
 def made_once(cache: Path, key: Any, write: Callable[[Path], Path]) -> Path:
     """The file that `write(folder)` made for this key, in a folder of the cache that nobody can guess, made only then.
 
-    What fails leaves nothing behind.
+    What fails leaves nothing behind; OutOfResources where the disk is full.
     """
     index = cache / "made" / hashlib.sha256(repr(key).encode()).hexdigest()[:24]
     if index.is_file() and (made := Path(index.read_text())).is_file():
@@ -124,8 +124,10 @@ def made_once(cache: Path, key: Any, write: Callable[[Path], Path]) -> Path:
         made = write(folder)
         index.parent.mkdir(parents=True, exist_ok=True)
         index.write_text(str(made))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            check_full(error)
         raise
     return made
 

@@ -4,14 +4,13 @@ Where it lies: a custom tag of MP4, MKV and WebM (beside a readable copy in `com
 chunk of the first PNG of a folder. `write_sidecar` puts the same beside the file.
 """
 
-import errno
 import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
-from videodiff.errors import OutOfResources, UserError
+from videodiff.errors import DISK_FULL, OutOfResources, UserError
 from videodiff.video import guard
 from videodiff.video.shapes import Limits, Request
 
@@ -100,7 +99,7 @@ def _clean(value: Any) -> Any:
 
 def unwritable(path: Path, error: OSError) -> UserError:
     """The error to show when `path` could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in DISK_FULL:
         return OutOfResources(f"the disk is full: {path.name} could not be written; free some space and try again")
     return UserError(f"{path} could not be written: {error.strerror or error}; choose another place")
 
