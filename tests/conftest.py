@@ -10,13 +10,6 @@ import numpy as np
 import pytest
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores for `-n auto`: tests of the app wait for a browser half of their time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with reference vectors and real clips, or a skip with the reason."""
