@@ -102,6 +102,10 @@ def test_upload_predict_watch_download(app: Any, page: Any, clip: Path) -> None:
     page.locator(".vd-place").click()
     page.keyboard.press("ArrowLeft")
     until(lambda: place.inner_text() == "4 / 44", what="a frame back by the keyboard")
+    # The player fits on a telephone.
+    page.set_viewport_size({"width": 360, "height": 800})
+    beyond = "(player) => [...player.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > innerWidth)"
+    assert page.locator("#vd-result .vd-player").evaluate(f"(player) => ({beyond})(player).length") == 0
 
 
 def test_frames_are_marked_by_hand_and_by_keys(app: Any, page: Any, clip: Path) -> None:

@@ -237,7 +237,8 @@ def _row(job: Job, shown: bool) -> Html:
     if job.state in (CANCELLED, FAILED):
         acts.append(button("go-on", job.id, word("train.go_on"), job.title))
     left = cards.lasting(job.eta) if job.eta is not None and job.state == RUNNING else ""
-    what = message(job.what) if job.total else None
+    at_work = job.total and job.state in (RUNNING, PAUSED)
+    what = join(message(job.what), f" {job.done}/{job.total}") if at_work else None
     return tag(
         "li",
         button(
@@ -248,7 +249,7 @@ def _row(job: Job, shown: bool) -> Html:
             class_="vd-act vd-choose",
         ),
         cards.state(job),
-        tag("small", what, f" {job.done}/{job.total}" if job.total else "", " · " if left else "", left),
+        tag("small", what, " · " if left else "", left),
         cards.bar(job.done, job.total) if job.state == RUNNING else None,
         tag("div", *acts, class_="vd-acts"),
         class_="vd-run",
