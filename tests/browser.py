@@ -193,8 +193,10 @@ def tab(page: Any, name: str, language: str = "en") -> None:
     """Open the page with this id (make, library, ...), wherever its tab is: in the row or behind the dots."""
     label = words.text(f"tab_{name}", language)
     wanted = page.locator(f"#vd-tabs button[role=tab]:text-is('{label}')").locator("visible=true")
+    dots = page.locator("#vd-tabs .overflow-menu > button").locator("visible=true")
+    until(lambda: wanted.count() or dots.count())  # a page just opened has neither
     if wanted.count() == 0:
-        page.locator("#vd-tabs .overflow-menu > button").click()
+        dots.click()
         wanted = page.locator(f"#vd-tabs .overflow-dropdown button:text-is('{label}')")
     wanted.first.click()
     page.wait_for_function(

@@ -104,13 +104,17 @@ def opened(page: Any, way: str) -> None:
 def add_folder(page: Any, folder: Path, name: str) -> str:
     """Add a folder by its path; what the page says of it."""
     opened(page, "folder")
-    before = page.locator("#vd-models-said").inner_text()
+    said = page.locator("#vd-models-said")
+    before = said.inner_text()
     fill(page, "folder", str(folder))
     fill(page, "folder-name", name)
     page.locator("#vd-models-folder-add").click()
-    said = page.locator("#vd-models-said")
-    browser.until(lambda: said.inner_text() not in (before, ""), 60)
-    return str(said.inner_text())
+    return browser.until(lambda: changed(said.inner_text(), before), 60)
+
+
+def changed(text: str, before: str) -> str:
+    """What a line says now; nothing while it is empty, or blank as it is on its way."""
+    return "" if text.strip() == before.strip() else text.strip()
 
 
 def test_shipped_ones_are_described_and_their_card_has_the_scores(shown: Any) -> None:
@@ -238,8 +242,8 @@ def test_from_the_hub_only_what_was_shown_is_fetched_and_never_a_pickle(
     assert not any("resolve" in path for path in asked)
     shown.locator("#vd-models-fetch").click()
     said = shown.locator("#vd-models-said")
-    browser.until(lambda: said.inner_text(), 60)
-    assert "Added: afar" in said.inner_text(), (asked, app.log.read_text())
+    text = browser.until(lambda: changed(said.inner_text(), ""), 60)
+    assert "Added: afar" in text, (asked, app.log.read_text())
     shown.locator("#vd-models-list [data-name=afar]").wait_for(timeout=60_000)
     assert sorted(f.name for f in (app.store.checkpoints / "afar").iterdir()) == [
         "README.md", "config.json", "model.safetensors",
