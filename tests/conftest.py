@@ -10,6 +10,14 @@ import numpy as np
 import pytest
 
 
+LONG = {"test_worker", "test_ui_make", "test_cli", "test_ui_server", "test_docs", "test_pipeline", "test_ui_models"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take about a minute or more begin first, so that no process is left with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with reference vectors and real clips, or a skip with the reason."""

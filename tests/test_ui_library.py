@@ -234,7 +234,7 @@ def test_the_keyboard_reaches_every_button_and_keeps_its_place(app: Any, library
     library.keyboard.press("Enter")
     browser.until(lambda: app.store.get(job.id).starred)
     browser.until(lambda: star.get_attribute("aria-pressed") == "true")
-    assert library.evaluate("document.activeElement.dataset.act") == "star"
+    browser.until(lambda: library.evaluate("document.activeElement.dataset.act") == "star")
     names = library.locator("#page-library .vd-act").evaluate_all("all => all.map((b) => b.innerText.trim())")
     assert names
     assert all(names)

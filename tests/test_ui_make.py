@@ -147,7 +147,7 @@ def test_a_page_opened_anew_finds_its_run_and_a_closed_one_its_result(
     app.job(number, RUNNING)
     page.wait_for_selector("#vd-progress progress")
     reload(page)
-    page.wait_for_selector("#vd-progress progress", timeout=5000)
+    page.wait_for_selector("#vd-progress progress")
     app.store.cancel(number)
     app.job(number, CANCELLED)
     with browser.opened(chromium, app.url) as other:
