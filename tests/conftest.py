@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-
 LONG = {"test_worker", "test_ui_make", "test_cli", "test_ui_server", "test_docs", "test_pipeline", "test_ui_models"}
 
 

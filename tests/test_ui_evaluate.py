@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from videodiff import video
+from videodiff.baselines import BASELINES
 from videodiff.errors import UserError
 from videodiff.jobs import DONE
-from videodiff_ui import evaluate
+from videodiff.questions import PROTOCOLS
+from videodiff_ui import evaluate, words
 
 EVIL = "<img src=x onerror=window.hacked=1>"
 
@@ -32,6 +34,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fill(page: Any, field: str, text: str) -> None:
     page.locator(f"#vd-evaluate-{field} textarea, #vd-evaluate-{field} input").first.fill(text)
+
+
+def test_all_that_a_report_names_has_its_words() -> None:
+    asked = {name: question for protocol in PROTOCOLS.values() for name, question in protocol.questions.items()}
+    rivals = {rival for question in asked.values() for rival in question.rivals}
+    keys = {f"question.{name}" for name in asked} | {f"baseline.{name}" for name in rivals | set(BASELINES)}
+    assert {key for key in words.LOCALES["ko"] if key.startswith(("question.", "baseline."))} == keys
 
 
 def test_a_measurement_ends_in_a_report_with_baselines_beside(app: Any, page: Any, clips: Path, tmp_path: Path) -> None:

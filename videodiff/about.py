@@ -86,7 +86,7 @@ def doctor() -> dict[str, Any]:
         xformers = "works"
     except UserError as error:
         xformers = f"not used: {error}"
-    free = shutil.disk_usage(Path.cwd()).free
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
     answer: dict[str, Any] = {
         "videodiff": __version__,
         "python": sys.version.split()[0],
@@ -98,7 +98,7 @@ def doctor() -> dict[str, Any]:
         "video": codecs(),
         "checkpoints": ", ".join(checkpoint.names())
         or "none: clone the repository whole, or give --checkpoint a folder",
-        "disk free here": f"{free / 1e9:.1f} GB" + ("" if free > 2e9 else " (little: free some)"),
+        "disk free here": f"{free:.1f} GB" if free > 2 else f"{free:.1f} GB (little: free some)",
     }
     if device.type == "cpu" and shutil.which("nvidia-smi"):
         answer["cuda"] = "an NVIDIA driver is present, but this torch is a CPU build; install torch's CUDA build"

@@ -14,7 +14,7 @@ from videodiff.settings import Evaluate, validate
 from videodiff_ui import cards, models
 from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import QUIET, App
-from videodiff_ui.html import Html, join, message, tag, word
+from videodiff_ui.html import Html, join, message, tag, term, word
 from videodiff_ui.words import _
 
 PROTOCOLS = list(get_args(Evaluate.model_fields["protocol"].annotation))
@@ -189,7 +189,7 @@ def _table(task: str, result: Mapping[str, Any], figure: str, samples: int) -> H
     best = max((figures[name].get(figure) or -math.inf for name in who), default=None)
     rows = []
     for name in who:
-        label = word(f"evaluate.{name}", number=samples) if name in OURS else tag("span", name.replace("_", " "))
+        label = word(f"evaluate.{name}", number=samples) if name in OURS else term("baseline", name)
         value = figures[name].get(figure)
         rows.append(
             (
@@ -205,11 +205,12 @@ def _table(task: str, result: Mapping[str, Any], figure: str, samples: int) -> H
         word("evaluate.who"), "PSNR (dB)", word("evaluate.interval"), "SSIM", word("evaluate.interval"),
         word("evaluate.motion"),
     )  # fmt: skip
-    caption = word("evaluate.task", task=task.replace("_", " "), clips=result["clips"], windows=result["windows"])
+    counts = word("evaluate.counts", clips=result["clips"], windows=result["windows"])
+    caption = join(term("question", task), ": ", counts)
     lines = [
-        tag("li", word(f"evaluate.{ours}", number=samples), f" - {rival.replace('_', ' ')}: ", _gain(found.get(figure)))
+        tag("li", word(f"evaluate.{ours}", number=samples), " - ", term("baseline", rival), ": ", _gain(by.get(figure)))
         for ours, against in result.get("differences", {}).items()
-        for rival, found in against.items()
+        for rival, by in against.items()
     ]
     return join(
         cards.table(head, rows, caption),

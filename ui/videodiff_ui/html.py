@@ -60,6 +60,12 @@ def word(key: str, **values: str | int | float) -> Html:
     return tag("span", words.text(key, "en", **values), data_word=key, data_values=data)
 
 
+def term(kind: str, name: str) -> Html:
+    """What a name of the library is called, such as a baseline of a report; the name itself where no text has it."""
+    key = f"{kind}.{name}"
+    return word(key) if key in words.LOCALES["en"] else tag("bdi", name)
+
+
 def message(text: str) -> Html:
     """A message of the library, which static/app.js says in the reader's language; a name in it stays as it is."""
     return tag("span", words.plain(text), data_message=text)

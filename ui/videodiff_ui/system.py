@@ -16,7 +16,7 @@ from videodiff.jobs import RUNNING
 from videodiff.supervisor import memory
 from videodiff_ui.cards import facts, notice
 from videodiff_ui.context import QUIET, App, ask_command
-from videodiff_ui.html import Html, join, tag, word
+from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
 DOCTOR_SECONDS = 120.0
@@ -98,9 +98,9 @@ def _machine() -> Html:
 
 
 def _grouped(values: dict[str, Any]) -> Html:
-    plain = [(name, str(value)) for name, value in values.items() if not isinstance(value, dict)]
+    plain = [(message(name), message(str(value))) for name, value in values.items() if not isinstance(value, dict)]
     groups = [(name, value) for name, value in values.items() if isinstance(value, dict)]
-    return join(facts(plain), *(join(tag("h4", name), _grouped(value)) for name, value in groups))
+    return join(facts(plain), *(join(tag("h4", message(name)), _grouped(value)) for name, value in groups))
 
 
 def size(bytes_: int | None, step: float = 1e6) -> str:
