@@ -185,7 +185,8 @@ def render(report: Mapping[str, Any]) -> Html:
 def _table(task: str, result: Mapping[str, Any], figure: str, samples: int) -> Html:
     """One task: who made the frames in rows, ours first; figures in columns, the best of each marked."""
     figures, intervals = result["figures"], result["intervals"]
-    who = [*(name for name in OURS if name in figures), *(name for name in figures if name not in OURS)]
+    ours = OURS if samples > 1 else OURS[:1]  # the mean and the best of one sample are the sample
+    who = [*(name for name in ours if name in figures), *(name for name in figures if name not in OURS)]
     best = max((figures[name].get(figure) or -math.inf for name in who), default=None)
     rows = []
     for name in who:
@@ -208,8 +209,9 @@ def _table(task: str, result: Mapping[str, Any], figure: str, samples: int) -> H
     counts = word("evaluate.counts", clips=result["clips"], windows=result["windows"])
     caption = join(term("question", task), ": ", counts)
     lines = [
-        tag("li", word(f"evaluate.{ours}", number=samples), " - ", term("baseline", rival), ": ", _gain(by.get(figure)))
-        for ours, against in result.get("differences", {}).items()
+        tag("li", word(f"evaluate.{name}", number=samples), " - ", term("baseline", rival), ": ", _gain(by.get(figure)))
+        for name, against in result.get("differences", {}).items()
+        if name in ours
         for rival, by in against.items()
     ]
     return join(
