@@ -273,6 +273,12 @@ def test_wrong_names_get_a_suggestion(quick, clip, capsys):
     assert "heun" in refused(capsys, 2, "predict", clip, *merged(quick, ["--sampler", "hun"]))
 
 
+def test_a_word_too_many_is_named_with_the_help_that_fits(clip, capsys):
+    said = refused(capsys, 2, "morph", clip, "second.mp4")
+    assert "'second.mp4'" in said
+    assert "`videodiff morph --help`" in said
+
+
 @pytest.mark.parametrize("what", ["missing", "text", "folder", "protocol", "empty folder"])
 def test_an_input_that_is_no_clip_has_code_3(quick, capsys, tmp_path, what):
     path = tmp_path / "input.mp4"

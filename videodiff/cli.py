@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -470,9 +470,17 @@ def run(arguments: list[str]) -> int:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         command(**bound.arguments)
     except CycloptsError as error:
-        text = " ".join(str(error).split()).rstrip(".")
-        text = re.sub(r"1 validation error for \S+ (.*?) \[type=.*", r"\1", text)  # pydantic's words, not its report
-        print(f"videodiff: {text}; see `videodiff --help`", file=sys.stderr)
+        if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+            text = (
+                f"nothing takes '{error.unused_tokens[0]}' where it stands; it may need the name of an option before it"
+            )
+        else:
+            text = re.sub(r"(?<!\.)\.$", "", " ".join(str(error).split()))
+            text = re.sub(
+                r"1 validation error for \S+ (.*?) \[type=.*", r"\1", text
+            )  # pydantic's words, not its report
+        where = " ".join(["videodiff", *(error.command_chain or ())])
+        print(f"videodiff: {text}; see `{where} --help`", file=sys.stderr)
         return UserError.exit_code
     except UserError as error:
         print(f"videodiff: {error}", file=sys.stderr)
