@@ -26,7 +26,7 @@ resource = pytest.importorskip("resource")  # the limits of a process, where the
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """A lossless result of five frames."""
-    output = tmp_path_factory.mktemp("made") / "made.mkv"
+    output = tmp_path_factory.mktemp("made") / "made.generate.mkv"  # as a queue names it
     settings: dict[str, Any] = {"checkpoint": str(tiny), "seed": 1, "steps": 2, "width": 16, "height": 16}
     for _ in service.run(Generate(output=output, frames=5, device="cpu", precision="float32", **settings)):
         pass

@@ -97,8 +97,9 @@ class Store:
     def add_all(self, requests: Sequence[Settings], visitor: str = "", suffix: str = ".mp4") -> Jobs:
         """Put requests at the end of the queue, all or none. Paths are made absolute and what was left open is chosen.
 
-        A clip goes to `results/<date>-<id>-<kind>/<input stem>.<kind><suffix>` (a folder of clips: to that folder), a
-        report into the same folder, a training run to `runs/`, unless the settings say where.
+        A clip goes to `results/<date>-<id>-<kind>/<input stem>.<kind><suffix>` (without a suffix: to the folder
+        `<input stem>-<kind>` there; a folder of clips: to `clips` there), a report into the same folder, a training run
+        to `runs/`, unless the settings say where.
         """
         with self._table.changing():
             return [self.get(self._add(settings, visitor, suffix)) for settings in requests]
@@ -121,8 +122,10 @@ class Store:
             if isinstance(settings, Task) and settings.output is None:
                 stem = f"seed{settings.seed}" if source is None else source.absolute().stem
                 short = os.fsencode(stem)[:180].decode(errors="ignore")
+                name_of = f"{short}.{settings.kind}"
+                name_of = f"{name_of}{suffix}" if suffix else name_of.replace(".", "-")  # a folder's has no ending
                 several = source is not None and clips_in(source) is not None
-                values["output"] = folder / "clips" if several else folder / f"{short}.{settings.kind}{suffix}"
+                values["output"] = folder / ("clips" if several else name_of)
             elif isinstance(settings, Evaluate) and settings.report is None:
                 values["report"] = folder / "report.json"
             elif isinstance(settings, Train) and "out" not in settings.model_fields_set:
@@ -140,7 +143,7 @@ class Store:
         kind = REQUESTS[job.kind]
         chosen = {"output", "report", "overwrite"} | ({"out"} if kind is Train else set())
         values = {name: value for name, value in job.settings.items() if name not in chosen}
-        suffix = Path(job.settings.get("output") or "").suffix or ".mp4"
+        suffix = Path(job.settings.get("output") or "clip.mp4").suffix
         return self.add(validate(kind, {**values, **changes}, where=job.kind), job.visitor, suffix)
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -162,9 +165,10 @@ class Store:
         visitor: str | None = None,
         limit: int = 100,
         offset: int = 0,
+        trashed: bool = False,
     ) -> Jobs:
-        """Jobs, newest first, without those in the trash; `text` is looked for in titles and settings."""
-        where, values = ["NOT trashed"], list[Any]()
+        """Jobs, newest first, those in the trash or the others; `text` is looked for in titles and settings."""
+        where, values = ["trashed" if trashed else "NOT trashed"], list[Any]()
         for column, choice in (("state", states), ("kind", kinds)):
             if choice:
                 where.append(f"{column} IN ({', '.join('?' * len(choice))})")

@@ -26,7 +26,8 @@ def export(result: Path, form: str, cache: Path) -> Path:
 
 
 def _write(result: Path, form: str, folder: Path) -> Path:
-    target = folder / f"{result.stem}{FORMS[form]}"
+    name = f"{result.stem}{FORMS[form]}"
+    target = folder / (name.replace(".", "-") if form == "frames" else name)  # the name of a folder has no ending
     if form == "sheet":
         target.write_bytes(sheet(result))
         return target

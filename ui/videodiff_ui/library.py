@@ -21,6 +21,7 @@ from videodiff_ui import cards, player
 from videodiff_ui.cards import button, facts, notice, panel
 from videodiff_ui.context import HOME, QUIET, App, parcel
 from videodiff_ui.html import Html, join, message, tag, word
+from videodiff_ui.outcome import output_of
 from videodiff_ui.words import _
 
 PAGE = 24
@@ -35,6 +36,7 @@ class View:
     kinds: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     starred: bool = False
+    in_trash: bool = False
     page: int = 0
     shown: int | None = None
     compared: tuple[int, ...] = ()
@@ -65,15 +67,18 @@ def build(app: App) -> None:
             elem_id="vd-library-state",
         )
         starred = gr.Checkbox(label=_("library.starred"), min_width=120, elem_id="vd-library-starred")
+        in_trash = gr.Checkbox(label=_("library.in_trash"), min_width=120, elem_id="vd-library-in-trash")
     parts = [panel(f"vd-library-{name}") for name in ("queue", "detail", "cards")]
 
     def drawn(now: View, request: gr.Request) -> list[Any]:
         now = replace(now, version=app.store.version())
         return [now, *render(app, now, request)]
 
-    def filtered(now: View, text: str, kinds: list[str], states: list[str], starred: bool, request: gr.Request) -> Any:
-        chosen = replace(now, text=text, kinds=tuple(kinds), states=tuple(states), starred=starred, page=0)
-        return drawn(chosen, request)
+    def filtered(
+        now: View, text: str, kinds: list[str], states: list[str], starred: bool, in_trash: bool, request: gr.Request
+    ) -> Any:
+        chosen = replace(now, text=text, kinds=tuple(kinds), states=tuple(states), page=0)
+        return drawn(replace(chosen, starred=starred, in_trash=in_trash), request)
 
     def ticked(now: View, request: gr.Request) -> Any:
         if now.version == app.store.version():
@@ -94,8 +99,8 @@ def build(app: App) -> None:
             now = replace(now, error=str(error))
         return [*drawn(now, request), inbox, tab]
 
-    filters = [text, kinds, states, starred]
-    for one in (text, kinds, states, starred):
+    filters = [text, kinds, states, starred, in_trash]
+    for one in (text, kinds, states, starred, in_trash):
         one.change(filtered, [view, *filters], [view, *parts], **QUIET)
     app.pulse("library", fn=ticked, inputs=view, outputs=[view, *parts])
     for part in parts:
@@ -107,9 +112,7 @@ def sent(job: Job, whole: bool) -> dict[str, Any]:
     settings = {name: value for name, value in job.settings.items() if name not in ("output", "overwrite")}
     if whole:
         return parcel(job.kind, settings.get("input") or "", settings)
-    if job.output is None or not job.output.is_file():
-        raise UserError("the result is not there any more; make it again")
-    return parcel("predict", job.output)
+    return parcel("predict", output_of(job))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -145,8 +148,9 @@ def _trash(app: App, view: View, key: str, request: gr.Request) -> View:
 
 
 def _undo(app: App, view: View, key: str, request: gr.Request) -> View:
-    app.store.untrash_job(app.own(int(key), request).id)
-    return replace(view, trashed=None)
+    number = app.own(int(key), request).id
+    app.store.untrash_job(number)
+    return replace(view, trashed=None if view.trashed == number else view.trashed)
 
 
 def _move(by: int) -> Callable[[App, View, str, gr.Request], View]:
@@ -238,7 +242,7 @@ def render(app: App, view: View, request: gr.Request) -> list[Html]:
     """Queue, detail and cards."""
     visitor = app.visitor(request) if app.public else None
     found = app.store.list(
-        view.states, view.text, view.starred, view.kinds, visitor, limit=PAGE + 1, offset=PAGE * view.page
+        view.states, view.text, view.starred, view.kinds, visitor, PAGE + 1, PAGE * view.page, view.in_trash
     )
     return [_queue(app, view, request), _detail(app, view, request), _cards(view, found[:PAGE], len(found) > PAGE)]
 
@@ -305,30 +309,38 @@ def _cards(view: View, jobs: list[Job], more: bool) -> Html:
     return join(tag("ul", *(_card(view, job) for job in jobs), class_="vd-cards"), pages)
 
 
-def _card(view: View, job: Job) -> Html:
-    star = tag("span", "★" if job.starred else "☆", aria_hidden="true")
-    starring = button(
+def _acts(view: View, job: Job) -> list[Html | None]:
+    """What can be done with a job on its card."""
+    if view.in_trash:
+        return [button("undo", job.id, word("library.put_back"), job.title)]
+    chosen = "true" if job.id in view.compared else "false"
+    return [
+        button("show", job.id, word("library.details"), job.title),
+        button("compare", job.id, word("library.compare"), job.title, aria_pressed=chosen) if job.output else None,
+        button("resume", job.id, word("library.resume"), job.title) if job.state in (PAUSED, FAILED) else None,
+        button("trash", job.id, word("library.trash"), job.title) if job.state != RUNNING else None,
+    ]
+
+
+def _star(job: Job) -> Html:
+    sign = tag("span", "★" if job.starred else "☆", aria_hidden="true")
+    return button(
         "star",
         job.id,
-        join(star, tag("span", word("library.star"), class_="vd-unseen")),
+        join(sign, tag("span", word("library.star"), class_="vd-unseen")),
         job.title,
         aria_pressed="true" if job.starred else "false",
         class_="vd-act vd-star",
     )
-    chosen = "true" if job.id in view.compared else "false"
+
+
+def _card(view: View, job: Job) -> Html:
     seed = job.settings.get("seed")
-    acts = [button("show", job.id, word("library.details"), job.title)]
-    if job.output:
-        acts.append(button("compare", job.id, word("library.compare"), job.title, aria_pressed=chosen))
-    if job.state in (PAUSED, FAILED):
-        acts.append(button("resume", job.id, word("library.resume"), job.title))
-    if job.state != RUNNING:
-        acts.append(button("trash", job.id, word("library.trash"), job.title))
     return tag(
         "li",
         cards.thumbnail(job),
         tag("h3", tag("bdi", job.title)),
-        starring,
+        None if view.in_trash else _star(job),
         tag(
             "p",
             cards.state(job),
@@ -338,7 +350,7 @@ def _card(view: View, job: Job) -> Html:
             class_="vd-about",
         ),
         tag("p", message(job.error), class_="vd-error") if job.error else None,
-        tag("div", *acts, class_="vd-acts"),
+        tag("div", *_acts(view, job), class_="vd-acts"),
         class_="vd-card",
         data_job=job.id,
         data_state=job.state,
@@ -364,10 +376,14 @@ def _close() -> Html:
 
 
 def clip(app: App, job: Job) -> Html | None:
-    """The result as a player, served in place."""
-    if job.output is None or not job.output.is_file():
+    """The result as a player, served in place; of a folder of pictures, as a film."""
+    if job.output is None or not job.output.exists():
         return None
-    address = player.address(app.shown(job.output))
+    try:
+        film = job.output if job.output.is_file() else player.playable(job.output, app.store.cache, trusted=True)
+    except UserError as error:
+        return notice(str(error), kind="error")
+    address = player.address(app.shown(film))
     if job.output.suffix in (".gif", ".png", ".webp"):
         return tag("img", src=address, alt=job.title, class_="vd-clip")
     return tag("video", src=address, controls=True, loop=True, muted=True, playsinline=True, class_="vd-clip")
@@ -376,22 +392,23 @@ def clip(app: App, job: Job) -> Html | None:
 def _pair(app: App, left: Job, right: Job) -> Html:
     """Two results under one player, which shows them side by side, under a slider, or their difference."""
     films = [job.output for job in (left, right)]
-    if not all(film is not None and film.is_file() for film in films):
+    if not all(film is not None and film.exists() for film in films):
         return notice(word("library.file_gone"), kind="error")
     try:
-        return _drawn(app, *((film, film.stat().st_mtime_ns) for film in films if film))
+        names = f"{left.title} ({left.id})", f"{right.title} ({right.id})"
+        return _drawn(app, *((film, film.stat().st_mtime_ns) for film in films if film), names)
     except UserError as error:
         return notice(str(error), kind="error")
 
 
 @lru_cache(maxsize=100)
-def _drawn(app: App, left: tuple[Path, int], right: tuple[Path, int]) -> Html:
+def _drawn(app: App, left: tuple[Path, int], right: tuple[Path, int], names: tuple[str, str]) -> Html:
     before, after = (player.playable(film, app.store.cache, trusted=True) for film, _ in (left, right))
     info = video.probe(after, trusted=True)
     view = player.View(
         after, float(info.fps), info.num_frames or 1, info.width, info.height, before=Path(app.shown(before))
     )
-    return player.draw(view, app.shown(after))
+    return player.draw(view, app.shown(after), names)
 
 
 def _whole(app: App, job: Job) -> Html:

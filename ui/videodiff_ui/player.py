@@ -155,11 +155,12 @@ def address(path: Path | str) -> str:
     return f"./gradio_api/file={quote(str(path))}"
 
 
-def draw(view: View, result: str) -> Html:
-    """The player. result: the path of the result as the server may give it."""
-    films = [_video(result, "vd-after", "player.result")]
+def draw(view: View, result: str, names: tuple[str, str] | None = None) -> Html:
+    """The player. result: the path of the result as the server may give it; names: what stands under the two films."""
+    before, after = (tag("bdi", name) for name in names) if names else (word("player.input"), word("player.result"))
+    films = [_video(result, "vd-after", after)]
     if view.before is not None:
-        films.insert(0, _video(str(view.before), "vd-before", "player.input"))
+        films.insert(0, _video(str(view.before), "vd-before", before))
     modes = [
         tag(
             "button",
@@ -197,9 +198,9 @@ def draw(view: View, result: str) -> Html:
     )
 
 
-def _video(path: str, class_: str, key: str) -> Html:
+def _video(path: str, class_: str, caption: Html) -> Html:
     film = tag("video", class_=class_, src=address(path), muted=True, playsinline=True, preload="auto")
-    return tag("figure", film, tag("figcaption", word(key)), class_=f"{class_}-box")
+    return tag("figure", film, tag("figcaption", caption), class_=f"{class_}-box")
 
 
 def _button(what: str, sign: str, key: str) -> Html:
