@@ -1,5 +1,6 @@
 """Make, Edit and Restore in a real browser: from a clip to its result, and what happens to a run meanwhile."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,52 @@ def test_frames_are_marked_by_hand_and_by_keys(app: Any, page: Any, clip: Path) 
     assert page.locator("#vd-task input:checked").get_attribute("value") == "interpolate"
 
 
+def test_what_the_marks_cannot_ask_for_is_not_run(app: Any, page: Any, clip: Path) -> None:
+    put_in(page, clip)
+    cells = page.locator("#vd-timeline .vd-cell")
+    cells.nth(3).click()
+    until(lambda: page.locator("#vd-field-missing").count() and value(page, "missing") == "3", what="frame 3")
+    first, last = cells.nth(0).bounding_box(), cells.nth(11).bounding_box()
+    page.mouse.move(first["x"] + 5, first["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(last["x"] + 5, last["y"] + 5, steps=12)
+    page.mouse.up()
+    page.wait_for_selector("#vd-asked:has-text('all frames are marked as wanted')")
+    before = len(app.store.list())
+    page.click("#vd-run")
+    page.wait_for_selector("[data-testid=toast-text]:has-text('all frames are marked as wanted')")
+    assert len(app.store.list()) == before
+
+
+def test_what_is_put_into_a_field_at_once_is_on_the_strip(page: Any, clip: Path) -> None:
+    """As by pasting."""
+    put_in(page, clip)
+    page.locator("#vd-task label:has-text('Infill')").click()
+    missing = page.locator("#vd-field-missing :is(input, textarea)").last
+    missing.click()
+    page.keyboard.insert_text("2:4")
+    page.keyboard.press("Tab")
+    until(lambda: page.locator("#vd-timeline .vd-wanted").count() == 2, what="two frames are marked")
+
+
+def test_a_result_can_be_pictures(app: Any, page: Any, clip: Path, tmp_path: Path) -> None:
+    put_in(page, clip)
+    fill(page, frames=2, steps=1, size=24)
+    page.locator("#vd-container input").click()
+    page.locator("ul[role=listbox] li:has-text('PNG')").click()
+    job = app.job(run(page, app), DONE, "failed")
+    assert job.state == DONE, job.error
+    assert len(list(job.output.glob("*.png"))) == 6
+    played(page)
+    page.locator("#vd-export-form input").click()
+    page.locator("ul[role=listbox] li:has-text('zip')").click()
+    page.click("#vd-export")
+    with page.expect_download() as download:
+        page.click("#vd-exported")
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert len([name for name in archive.namelist() if name.endswith(".png")]) == 6
+
+
 def test_stop_ends_the_run(app: Any, page: Any, clip: Path) -> None:
     put_in(page, clip)
     fill(page, **LONG)
@@ -189,6 +236,7 @@ def test_a_result_brings_its_settings_and_overwrites_nothing_by_itself(app: Any,
     page.click("#vd-use")
     until(lambda: value(page, "steps") == "3", what="the settings")
     assert (value(page, "frames"), value(page, "seed")) == ("6", "77")
+    until(lambda: page.locator("#vd-timeline .vd-slot").count() == 6, what="the strip shows them too")
     assert page.locator("#vd-task input:checked").get_attribute("value") == "predict"
 
 
@@ -306,9 +354,15 @@ def test_results_go_on_from_page_to_page(app: Any, page: Any, clip: Path) -> Non
     until(lambda: page.locator("#vd-variant label").count() == 2, what="two variants")
     page.click("#vd-export")
     page.wait_for_selector("#vd-exported")
+    page.click("#vd-extend")
+    until(lambda: page.locator("#vd-timeline .vd-cell").count() == 8, what="the result is the clip")
+    assert (value(page, "checkpoint"), value(page, "frames")) == ("tiny (added)", "4")
     page.click("#vd-send-edit")
     page.wait_for_selector("#vd-edit-timeline .vd-cell")
-    fill(page, "vd-edit", steps=2)
+    until(lambda: value(page, "checkpoint", "vd-edit") == "tiny (added)", what="the network goes with the result")
+    page.locator("#vd-edit-more button").first.click()
+    page.locator("#vd-edit-field-steps :is(input, textarea)").last.fill("2")
+    page.locator("#vd-edit-field-steps :is(input, textarea)").last.press("Tab")
     job = app.job(run(page, app, "vd-edit"), DONE)
     assert job.kind == "edit"
     page.wait_for_selector("#vd-edit-result .vd-player")
@@ -328,3 +382,5 @@ def test_variants_of_an_example_play_side_by_side(app: Any, page: Any) -> None:
     assert jobs[1].settings["seed"] == jobs[0].settings["seed"] + 1
     page.wait_for_function("document.querySelectorAll('#vd-grid video').length === 2")
     page.wait_for_function("[...document.querySelectorAll('#vd-grid video')].every((film) => film.currentTime > 0)")
+    reload(page)
+    page.wait_for_function("document.querySelectorAll('#vd-grid video').length === 2")

@@ -7,7 +7,7 @@ from videodiff.settings import TASKS
 from videodiff_ui import models, painter, part, timeline
 from videodiff_ui.context import PAGES, QUIET, App
 from videodiff_ui.form import Form
-from videodiff_ui.outcome import Outcome
+from videodiff_ui.outcome import MOST_VARIANTS, Outcome
 from videodiff_ui.words import _
 
 FIRST = {
@@ -25,6 +25,7 @@ class Desk:
         self.app, self.name, self.kinds = app, name, PAGES[name]
         self.id = "vd" if name == "make" else f"vd-{name}"
         self.taken = gr.State(None)  # intake.Taken | None
+        self.refused = gr.State("")  # why what is marked on the strip cannot be asked for
         self.keyframes = gr.State({})  # frame -> bool [h w]
         with gr.Row(elem_classes="vd-desk"):
             with gr.Column(scale=5, min_width=300):
@@ -141,7 +142,7 @@ class Desk:
                 1,
                 precision=0,
                 minimum=1,
-                maximum=8,
+                maximum=MOST_VARIANTS,
                 label=_("make.variants"),
                 min_width=100,
                 elem_id=f"{name}-variants",

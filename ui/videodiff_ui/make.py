@@ -20,11 +20,12 @@ from videodiff_ui.context import HOME, PRIVATE, QUIET, App, told
 from videodiff_ui.desk import OUTPUTS, Desk
 from videodiff_ui.fields import fields_of
 from videodiff_ui.html import Html, message, tag
-from videodiff_ui.outcome import output_of
+from videodiff_ui.outcome import MOST_VARIANTS, output_of
 from videodiff_ui.public import MOST_READ
 
 CUT = ("start", "end", "crop")
 """The settings that are chosen under the strip; they belong to the clip that is there."""
+NOTHING = timeline.Marks(0)
 
 
 class Page(Desk):
@@ -40,13 +41,14 @@ class Page(Desk):
         controls = self.form.controls
         reading = [controls[name] for name in intake.READING if name in controls]
         everything = {
-            self.taken, self.keyframes, self.part_shown, self.task, self.variants, self.container,
+            self.taken, self.refused, self.keyframes, self.part_shown, self.task, self.variants, self.container,
             *self.form.components, *self.files.values(),
         }  # fmt: skip
         if self.mask_box is not None:
             everything |= {self.mask_frame, self.grow, self.feather, self.mask_file}
         cut = [controls[name] for name in CUT]
-        clip_outputs = [self.taken, self.facts, self.use, self.strip, self.asked, self.part, self.part_shown]
+        strip = [self.strip, self.asked, self.refused]
+        clip_outputs = [self.taken, self.facts, self.use, *strip, self.part, self.part_shown]
         if self.mask_box is not None:
             keys = [self.keyframes, self.mask_facts, self.mask_earlier, self.mask_later, self.mask_drop]
             sheet = [self.painter, *keys]
@@ -81,19 +83,20 @@ class Page(Desk):
         fields = [self.task, *self.form.components, *self.files.values()]
         if self.mask_box is not None:
             fields.append(self.mask_box)
-        self.use.click(told(self.use_former), everything, [*fields, self.use], **QUIET).then(
+        self.use.click(told(self.use_former), everything, [*fields, self.use, *strip], **QUIET).then(
             told(self.reread), everything, clip_outputs, **PRIVATE
         )  # fields that are folded away do not say that they have changed
-        self.task.input(told(self.chose_task), everything, [*fields, self.strip, self.asked], **QUIET)
+        self.task.input(told(self.chose_task), everything, [*fields, *strip], **QUIET)
         self.quality.input(told(self.chose_quality), {self.quality, self.task}, self.form.components, **QUIET)
-        self.strip.input(told(self.marked), everything, [*fields, self.asked], **QUIET)
+        self.strip.input(told(self.marked), everything, [*fields, self.asked, self.refused], **QUIET)
         for name, button in self.presets.items():
-            button.click(told(self.preset(name)), everything, [*fields, self.strip, self.asked], **QUIET)
+            button.click(told(self.preset(name)), everything, [*fields, *strip], **QUIET)
         for name in ("frames", "direction", "factor", "slow", "missing"):
             if self.name == "make":
-                controls[name].input(
-                    self.redrawn, everything, [self.strip, self.asked], trigger_mode="always_last", **QUIET
-                )
+                events = [controls[name].input]
+                if name in ("frames", "missing"):  # what is pasted is no input to Gradio
+                    events.append(controls[name].blur)
+                gr.on(events, self.redrawn, everything, strip, trigger_mode="always_last", **QUIET)
         gr.on(
             [one.change for one in (self.task, self.taken, *self.form.components)],
             self.estimated,
@@ -153,8 +156,7 @@ class Page(Desk):
             self.taken: None,
             self.facts: timeline.empty(),
             self.use: gr.update(visible=False),
-            self.strip: "",
-            self.asked: "",
+            **self._strip(None, NOTHING),
             self.part: timeline.empty(),
             **self._whole(),
         }
@@ -182,31 +184,32 @@ class Page(Desk):
 
     def _with_clip(self, path: Path, data: Mapping[Any, Any], last: intake.Taken | None = None) -> dict[Any, Any]:
         taken = intake.take(path, self._values(data), last)
-        kind = data[self.task]
-        marks = timeline.marks_of(kind, self._values(data), taken.frames) if last is None else self._marks(data, taken)
         updates = {
             self.taken: taken,
             self.facts: said.clip_facts(taken),
             self.use: gr.update(visible=taken.former is not None),
-            **self._strip(taken, marks),
+            **self._shown(taken, data[self.task], self._values(data)),
             **self._part(taken, data[self.part_shown], last),
         }
-        if self.mask_box is not None and (last is None or last.mask_size() != taken.mask_size()):
+        if self.mask_box is None:
+            return updates
+        if last is None:
             updates |= {
                 self.mask_frame: gr.update(maximum=max(1, taken.total - 1), value=0),
                 self.painter: self._sheet(taken, {}, 0),
                 **self._keys({}, 0),
             }
+        elif last.mask_size() != taken.mask_size():  # a picture that is cropped is painted on in its own size
+            painted = masks.resized(data[self.keyframes], taken.mask_size())
+            place = int(data[self.mask_frame])
+            updates |= {self.painter: self._sheet(taken, painted, place), **self._keys(painted, place)}
         return updates
-
-    def _marks(self, data: Mapping[Any, Any], taken: intake.Taken) -> timeline.Marks:
-        return timeline.marks_of(data[self.task], self._values(data), taken.frames)
 
     def _strip(self, taken: intake.Taken | None, marks: timeline.Marks) -> dict[Any, Any]:
         if taken is None:
-            return {self.strip: "", self.asked: ""}
+            return {self.strip: "", self.asked: "", self.refused: ""}
         strip = timeline.draw(taken.thumbnails, marks, locked=self.name != "make")
-        return {self.strip: strip, self.asked: self._says(marks)}
+        return {self.strip: strip, self.asked: self._says(marks), self.refused: ""}
 
     def _says(self, marks: timeline.Marks) -> Html:
         return said.asked(marks) if self.name == "make" else Html("")
@@ -275,8 +278,7 @@ class Page(Desk):
         """A task was chosen: its controls, and what it means on the strip."""
         kind, taken = data[self.task], data[self.taken]
         updates = self._fields(kind, self._common(data, kind))
-        marks = timeline.Marks(0) if taken is None else timeline.marks_of(kind, {}, taken.frames)
-        return updates | self._strip(taken, marks)
+        return updates | self._shown(taken, kind, {})
 
     def _common(self, data: Mapping[Any, Any], kind: str) -> dict[str, Any]:
         """What was set and means the same for another task: all but what tasks differ in."""
@@ -311,29 +313,37 @@ class Page(Desk):
         return chosen
 
     def _asking(self, marks: timeline.Marks, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        updates: dict[Any, Any] = {self.asked: self._says(marks)}
+        says = {self.asked: self._says(marks), self.refused: ""}
         try:
             kind, settings = timeline.request_of(marks)
-        except UserError:
-            return updates  # `asked` says why
-        return updates | self._fields(kind, self._common(data, kind) | settings)
+        except UserError as error:
+            if marks == timeline.Marks(marks.frames) and data[self.task] == "infill":
+                return says | {self.form.controls["missing"]: ""}  # a mask may still say what is wanted
+            return says | {self.refused: str(error)}
+        return says | self._fields(kind, self._common(data, kind) | settings)
 
     def redrawn(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
-        """A number of frames was typed: the strip shows it. What is not valid yet, the run will say."""
-        taken = data[self.taken]
+        """A number of frames was typed: the strip shows it."""
+        return self._shown(data[self.taken], data[self.task], self._values(data))
+
+    def _shown(self, taken: intake.Taken | None, kind: str, values: Mapping[str, Any]) -> dict[Any, Any]:
+        """The strip with what is asked for. What is not valid yet is said below it, and by the run."""
         try:
-            return self._strip(taken, self._marks(data, taken) if taken else timeline.Marks(0))
+            return self._strip(taken, timeline.marks_of(kind, dict(values), taken.frames) if taken else NOTHING)
         except UserError as error:
-            return {self.asked: tag("p", message(str(error)), class_="vd-hint")}
+            return {self.asked: tag("p", message(str(error)), class_="vd-hint"), self.refused: ""}
 
     def use_former(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The settings inside the clip become those of the page."""
-        former = data[self.taken].former
+        taken = data[self.taken]
+        former = taken.former
         if former.kind not in self.kinds:
             raise UserError(
                 f"these are settings of the task {former.kind}, which is on another page: {HOME[former.kind]}"
             )
-        return self._fields(former.kind, former.model_dump()) | {self.use: gr.update(visible=False)}
+        values = former.model_dump()
+        shown = self._shown(taken, former.kind, values)
+        return self._fields(former.kind, values) | shown | {self.use: gr.update(visible=False)}
 
     def estimated(self, data: Mapping[Any, Any]) -> Html:
         """What the run would take, as far as it can be said before it."""
@@ -429,14 +439,16 @@ class Page(Desk):
 
     def started(self, data: Mapping[Any, Any], request: gr.Request) -> dict[Any, Any]:
         """Add a job for each variant."""
+        if data[self.refused]:
+            raise UserError(data[self.refused])
         for file in self.files.values():
             if data[file]:
                 data = {**data, file: str(intake.keep(Path(data[file]), self.app.store))}
         made = self._mask_of(data)
         settings = self._read(data, made)
         number = int(data[self.variants] or 1)
-        if not 1 <= number <= 8:
-            raise UserError(f"{number} variants; give 1 to 8")
+        if not 1 <= number <= MOST_VARIANTS:
+            raise UserError(f"{number} variants; give 1 to {MOST_VARIANTS}")
         assert settings.seed is not None
         requests = [settings.model_copy(update={"seed": (settings.seed + k) % 2**63}) for k in range(number)]
         jobs = self.app.store.add_all(requests, self.app.visitor(request), OUTPUTS[data[self.container]])

@@ -88,6 +88,15 @@ def frames(
         yield picture
 
 
+def resized(keyframes: Keyframes, size: tuple[int, int]) -> dict[int, np.ndarray]:
+    """The keyframes in another size (h, w): each pixel is the one that lies where its middle is."""
+
+    def places(new: int, old: int) -> np.ndarray:
+        return ((np.arange(new) + 0.5) * old / new).astype(int)
+
+    return {key: mask[np.ix_(*map(places, size, mask.shape))] for key, mask in keyframes.items()}
+
+
 def write(path: Path, masks: Iterator[np.ndarray], fps: Fraction) -> Path:
     """A lossless clip of masks uint8 [h w], as `--mask` takes it."""
     video.write(path, (mask[..., None] for mask in masks), fps)

@@ -15,10 +15,15 @@ from videodiff.errors import UserError
 from videodiff.jobs import DONE, PAUSED, RUNNING, WAITING, Job
 from videodiff_ui import export, player, said
 from videodiff_ui.context import PAGES, PRIVATE, QUIET, App, parcel, told
+from videodiff_ui.form import MACHINE
 from videodiff_ui.html import message, picture, tag
+from videodiff_ui.intake import READING
 from videodiff_ui.words import _
 
 ACTIVE = (WAITING, RUNNING, PAUSED)
+MOST_VARIANTS = 8
+KEPT = ("checkpoint", "size", *MACHINE)
+"""The settings that go with a result to another task."""
 
 
 class Outcome:
@@ -79,7 +84,10 @@ class Outcome:
         self.extend.click(told(self.extended), shown, sent, **QUIET)
         for target, button in self.send.items():
             button.click(told(self.sender(target)), shown, sent, **QUIET)
-        self.export.click(told(self.exporting), [*shown, self.form_out], self.exported, **PRIVATE)
+        # What was exported before goes first: if this fails, nothing else is taken for it.
+        self.export.click(lambda: gr.update(visible=False), None, self.exported, **QUIET).then(
+            told(self.exporting), [*shown, self.form_out], self.exported, **PRIVATE
+        )
 
     def begun(self, jobs: list[Job], request: gr.Request) -> dict[Any, Any]:
         """Updates that show a run from its first moment; what was shown before goes."""
@@ -106,8 +114,13 @@ class Outcome:
         return {self.chosen: variant} | self._drawn(jobs, "", self.app.store.version(), variant, request)
 
     def _last(self, request: gr.Request) -> list[int]:
+        """The last run: a job, with those before it that are variants of one request with it."""
         visitor = self.app.visitor(request) if self.app.public else None
-        return [job.id for job in self.app.store.list(kinds=self.kinds, visitor=visitor, limit=1)]
+        jobs = self.app.store.list(kinds=self.kinds, visitor=visitor, limit=MOST_VARIANTS)
+        number = 1
+        while number < len(jobs) and _asked(jobs[number]) == _asked(jobs[number - 1], -1):
+            number += 1
+        return [job.id for job in reversed(jobs[:number])]
 
     def _drawn(self, numbers: list[int], shown: str, version: int, variant: int | None, request: gr.Request) -> Any:
         jobs = [self.app.own(number, request) for number in numbers]
@@ -174,14 +187,14 @@ class Outcome:
     def extended(self, jobs: list[int], variant: int | None, request: gr.Request) -> Any:
         """The result is the clip, and is to be continued."""
         job = self._chosen(jobs, variant, request)
-        return parcel("predict", output_of(job)), gr.Tabs(selected="make")
+        return parcel("predict", output_of(job), carried(job, "predict")), gr.Tabs(selected="make")
 
     def sender(self, page: str) -> Callable[..., Any]:
         """The handler of a button that sends the result to a page."""
 
         def send(jobs: list[int], variant: int | None, request: gr.Request) -> Any:
-            output = output_of(self._chosen(jobs, variant, request))
-            return parcel(PAGES[page][0], output), gr.Tabs(selected=page)
+            job, kind = self._chosen(jobs, variant, request), PAGES[page][0]
+            return parcel(kind, output_of(job), carried(job, kind)), gr.Tabs(selected=page)
 
         return send
 
@@ -190,6 +203,20 @@ class Outcome:
         output = output_of(self._chosen(jobs, variant, request))
         self.app.store.check_room()
         return gr.update(value=str(export.export(output, form, self.app.store.cache)), visible=True)
+
+
+def carried(job: Job, kind: str) -> dict[str, Any]:
+    """The settings with which a result is worked on: the network and the machine; all where the task is the same.
+
+    A seed is drawn anew, and what was cut out of the input has been cut.
+    """
+    same = job.settings.keys() - {"seed", "output", "overwrite", *READING} if job.kind == kind else set(KEPT)
+    return {name: value for name, value in job.settings.items() if name in same}
+
+
+def _asked(job: Job, by: int = 0) -> dict[str, Any]:
+    """What was asked of a job wherever it writes, with a seed changed by so much."""
+    return {**job.settings, "output": None, "seed": (job.settings["seed"] + by) % 2**63}
 
 
 def output_of(job: Job) -> Path:
