@@ -18,7 +18,7 @@ import yaml
 from videodiff import video
 from videodiff.errors import LimitExceeded, UserError
 from videodiff.jobs import DONE, WAITING
-from videodiff.settings import Bpd, Edit, Generate, Interpolate, Predict, Settings
+from videodiff.settings import Bpd, Edit, Generate, Infill, Interpolate, Predict, Settings
 from videodiff_ui import public
 from videodiff_ui.public import PublicStore
 
@@ -159,12 +159,24 @@ def test_what_a_stranger_may_ask(store: PublicStore, tmp_path: Path) -> None:
         Predict(input=given, steps=1000),
         Generate(frames=1000),
         Predict(input=given, size=1024),
+        Infill(input=given, canvas="960x960"),
+        Infill(input=given, canvas="96 X 257"),
     ):
         with pytest.raises(LimitExceeded, match="here"):
             store.add(settings, "anna")
     assert len(store.list()) == 1
     store.add(Interpolate(input=long, end=10), "anna")
     store.add(Predict(input=long), "anna")
+
+
+def test_a_stranger_does_not_choose_how_the_machine_works(store: PublicStore) -> None:
+    """What the form leaves out is refused to programs too; what it would be anyway may be said."""
+    given = store.uploads / "clip.mp4"
+    for asked in ({"device": "cuda:7"}, {"threads": 256}, {"precision": "float32"}, {"attention": "math"}):
+        ((name, value),) = asked.items()
+        with pytest.raises(UserError, match=f"shared machine {name} cannot be chosen .*{value}"):
+            store.add(Predict(input=given, **asked), "anna")
+    store.add(Infill(input=given, canvas=f"{public.MOST_SIDE}x96", device="auto", attention="auto"), "anna")
 
 
 def test_a_result_can_be_read_by_its_owner_alone(store: PublicStore) -> None:

@@ -5,6 +5,7 @@ endpoints, so that no way in goes around it.
 """
 
 import os
+import re
 import threading
 import time
 import traceback
@@ -18,7 +19,7 @@ from videodiff.errors import LimitExceeded, UserError
 from videodiff.files import hold
 from videodiff.jobs import RUNNING, WAITING, Job, Store
 from videodiff.room import remove
-from videodiff.settings import Predict, Reading, Settings, Task
+from videodiff.settings import Infill, Predict, Reading, Settings, Task
 from videodiff.supervisor import Supervisor
 
 MOST_WAITING = 16
@@ -80,12 +81,18 @@ class PublicStore(Store):
 
 def check(settings: Settings, folders: tuple[Path, ...]) -> None:
     """Raise unless a visitor may ask for this: a task, on files in these folders, of a modest size."""
+    from videodiff_ui.form import MACHINE  # late, as it brings Gradio, which the server first tells its folder
+
     if not isinstance(settings, Task):
         raise UserError("a shared machine only makes clips; to train and measure, run videodiff on your own")
     if settings.output is not None:
         raise UserError("on a shared machine the place of a result cannot be chosen; leave output out")
     if settings.checkpoint not in shelf.names():
         raise UserError(f"on a shared machine the checkpoints are {', '.join(shelf.names())}")
+    for name in MACHINE:
+        given = getattr(settings, name)
+        if given != type(settings).model_fields[name].default:
+            raise UserError(f"on a shared machine {name} cannot be chosen (given {given!r}); leave it out")
     for path in settings.reads:
         if not any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
             raise UserError("on a shared machine only clips that were put in can be read; upload the clip")
@@ -97,6 +104,11 @@ def check(settings: Settings, folders: tuple[Path, ...]) -> None:
         given = getattr(settings, name, None)
         if isinstance(given, int) and given > most:
             raise LimitExceeded(f"{name} is {given}, and at most {most} here; for more, run videodiff yourself")
+    canvas = (settings.canvas or "") if isinstance(settings, Infill) else ""
+    if any(int(side) > MOST_SIDE for side in re.findall(r"\d{1,9}", canvas)):
+        raise LimitExceeded(
+            f"canvas is {canvas}, and at most {MOST_SIDE}x{MOST_SIDE} here; for more, run videodiff yourself"
+        )
     for path in settings.reads:
         if path.is_file() and too_long(path, settings):
             raise LimitExceeded(
