@@ -1,5 +1,6 @@
-"""What pages are given: results by a path that the server may give."""
+"""What pages are given: results by a path that the server may give, and what the disk refused in words."""
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ pytest.importorskip("gradio")
 
 import gradio as gr
 
+from videodiff.errors import UserError
 from videodiff.jobs import Store
 from videodiff_ui.context import App
+from videodiff_ui.server import Options, serve
 
 
 @pytest.mark.parametrize("public", [False, True])
@@ -51,3 +54,15 @@ def test_a_result_written_elsewhere_reaches_a_program(app: Any, tiny: Path) -> N
         for path in (elsewhere, elsewhere.with_name("made.mp4.json")):
             path.unlink(missing_ok=True)
         elsewhere.parent.rmdir()
+
+
+@pytest.mark.parametrize("obstacle", ["data", "data/server.lock/folder"])
+def test_a_data_folder_that_cannot_be_used_is_told(tmp_path: Path, obstacle: str) -> None:
+    """As the command tells it, with what was given and why: one that cannot be made, and one that cannot be written."""
+    obstacles = tmp_path / obstacle  # these refuse root too, as permissions do not
+    obstacles.parent.mkdir(parents=True, exist_ok=True)
+    obstacles.touch()
+    folder = tmp_path / "data" / "below" if obstacle == "data" else tmp_path / "data"
+    said = rf"the data folder {re.escape(str(folder))} cannot be used: \w.*; set VIDEODIFF_DATA to another"
+    with pytest.raises(UserError, match=said):
+        serve(folder, Options(port=0), show="no")

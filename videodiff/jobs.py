@@ -63,6 +63,11 @@ def data_folder() -> Path:
     return user_data_path("videodiff")
 
 
+def unusable(folder: Path, error: OSError) -> UserError:
+    """The error to show where a data folder cannot be made, or cannot be written."""
+    return UserError(f"the data folder {folder} cannot be used: {error.strerror}; set VIDEODIFF_DATA to another")
+
+
 class Store:
     """A data folder with its table of jobs. One instance may be used from several threads.
 
@@ -78,9 +83,7 @@ class Store:
             for made in (self.results, self.work, self.uploads, self.cache, self.trash, self.checkpoints, self.runs):
                 made.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"the data folder {self.folder} cannot be made: {error.strerror}; set VIDEODIFF_DATA to another"
-            ) from error
+            raise unusable(self.folder, error) from error
         self._table = Table(self.folder / "jobs.sqlite", SCHEMA, VERSION)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from videodiff.files import hold, replace_file
+from videodiff.jobs import unusable
 
 
 class Single:
@@ -16,16 +17,19 @@ class Single:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.lock, self.note = folder / "server.lock", folder / "server.json"
+        self.folder, self.lock, self.note = folder, folder / "server.lock", folder / "server.json"
         self._file: BinaryIO | None = None
 
     def take(self) -> bool:
-        """Whether the lock is ours now."""
-        self._file = hold(self.lock)
-        if self._file is None:
-            return False
-        self.note.unlink(missing_ok=True)
+        """Whether the lock is ours now. UserError where the folder, which is made if need be, cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = hold(self.lock)
+            if self._file is None:
+                return False
+            self.note.unlink(missing_ok=True)
+        except OSError as error:
+            raise unusable(self.folder, error) from error
         return True
 
     def tell(self, url: str) -> None:
