@@ -1,5 +1,7 @@
 """What pages are given: results by a path that the server may give, and what the disk refused in words."""
 
+import errno
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -13,7 +15,7 @@ import gradio as gr
 
 from videodiff.errors import UserError
 from videodiff.jobs import Store
-from videodiff_ui.context import App
+from videodiff_ui.context import App, told
 from videodiff_ui.server import Options, serve
 
 
@@ -54,6 +56,25 @@ def test_a_result_written_elsewhere_reaches_a_program(app: Any, tiny: Path) -> N
         for path in (elsewhere, elsewhere.with_name("made.mp4.json")):
             path.unlink(missing_ok=True)
         elsewhere.parent.rmdir()
+
+
+def test_what_the_system_refuses_a_handler_is_told(tmp_path: Path) -> None:
+    """Which file and why; the log has it as well, except that the disk is full."""
+    (tmp_path / "file").touch()
+    (tmp_path / "clip").touch()
+    below = tmp_path / "file" / "below"
+    for act in (below.mkdir, below.read_bytes, lambda: (tmp_path / "clip").rename(below)):
+        with pytest.raises(gr.Error) as caught:
+            told(act)()
+        assert caught.value.message.startswith(f"{below} cannot be read or written: ")
+        assert caught.value.print_exception
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(gr.Error, match="the disk is full") as caught:
+        told(full)()
+    assert not caught.value.print_exception
 
 
 @pytest.mark.parametrize("obstacle", ["data", "data/server.lock/folder"])

@@ -46,7 +46,16 @@ class MissingExtra(UserError):
     exit_code = 7
 
 
+def refused(error: OSError) -> UserError:
+    """The error to show where the system does not let a file be read or written: which one, and why."""
+    if error.errno in DISK_FULL:
+        return OutOfResources("the disk is full; free some space and try again")
+    path = error.filename2 or error.filename or "a file"
+    reason = error.strerror or error
+    return UserError(f"{path} cannot be read or written: {reason}; see to its disk and its permissions, then try again")
+
+
 def check_full(error: OSError) -> None:
     """OutOfResources where this error of the system is that of a full disk."""
     if error.errno in DISK_FULL:
-        raise OutOfResources("the disk is full; free some space and try again") from error
+        raise refused(error) from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 import videodiff
-from videodiff.errors import UserError, check_full
+from videodiff.errors import DISK_FULL, UserError, check_full, refused
 from videodiff.files import link_or_copy
 from videodiff.jobs import Job, Store
 from videodiff_ui.guard import COOKIE
@@ -38,7 +38,11 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "minima
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler, its UserErrors shown on the page, where static/app.js puts them in the page's words."""
+    """The handler, its UserErrors shown on the page, where static/app.js puts them in the page's words.
+
+    So is what the system says of files. Unless it is that the disk is full, its trace is in the server's log as well:
+    the folder may have gone, or be none of ours to write, but the mistake may also be in the handler.
+    """
 
     @wraps(handler)
     def safe(*given: Any, **named: Any) -> Any:
@@ -46,6 +50,9 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
             return handler(*given, **named)
         except UserError as error:
             raise gr.Error(str(error), duration=12, print_exception=False) from error
+        except OSError as error:
+            logged = error.errno not in DISK_FULL
+            raise gr.Error(str(refused(error)), duration=12, print_exception=logged) from error
 
     return safe
 
