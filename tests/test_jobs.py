@@ -124,6 +124,28 @@ def test_the_trash_keeps_the_files(store):
     assert not (store.trash / job.folder.name).exists()
 
 
+def test_a_folder_that_cannot_be_moved_keeps_its_job_where_it_is(store):
+    job = add(store)
+    (job.folder / "result.mp4").touch()
+    there, back = store.trash / job.folder.name, store.results / job.folder.name
+    there.touch()  # in the way, for root too
+    with pytest.raises(UserError, match=f"{there} cannot be read or written: "):
+        store.trash_job(job.id)
+    assert [one.id for one in store.list()] == [job.id]
+    assert (back / "result.mp4").is_file()
+    there.unlink()
+    store.trash_job(job.id)
+    store.results.rename(store.folder / "gone")
+    with pytest.raises(UserError, match=f"{store.results} cannot be read or written: "):
+        store.untrash_job(job.id)
+    assert store.list() == []
+    assert (there / "result.mp4").is_file()
+    (store.folder / "gone").rename(store.results)
+    store.untrash_job(job.id)
+    assert [one.id for one in store.list()] == [job.id]
+    assert (back / "result.mp4").is_file()
+
+
 @pytest.mark.parametrize("steer", ["cancel", "trash_job"])
 def test_what_the_table_refuses_leaves_the_files_where_they_are(store, steer):
     job = add(store)
@@ -136,6 +158,18 @@ def test_what_the_table_refuses_leaves_the_files_where_they_are(store, steer):
     assert store.get(job.id).state == WAITING
     assert (job.folder / "result.mp4").is_file()
     assert store.work_folder(job.id).is_dir()
+
+
+def test_what_the_table_refuses_stays_in_the_trash(store):
+    job = add(store)
+    store.trash_job(job.id)
+    with sqlite3.connect(store.folder / "jobs.sqlite") as other:
+        other.execute("CREATE TRIGGER refuse BEFORE UPDATE ON job BEGIN SELECT RAISE(FAIL, 'no room'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="no room"):
+        store.untrash_job(job.id)
+    assert store.list() == []
+    assert (store.trash / job.folder.name).is_dir()
+    assert not job.folder.exists()
 
 
 def test_every_change_is_seen(store):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from videodiff import room
-from videodiff.errors import UserError
+from videodiff.errors import UserError, refused
 from videodiff.job import (
     CANCELLED,
     DONE,
@@ -266,7 +266,10 @@ class Store:
             db.execute("UPDATE job SET starred = ? WHERE id = ?", (int(on), id))
 
     def trash_job(self, id: int) -> None:
-        """Move a job's folder to the trash and the job out of the lists; what it wrote elsewhere stays where it is."""
+        """Move a job's folder to the trash and the job out of the lists; what it wrote elsewhere stays where it is.
+
+        A job whose folder cannot be moved stays in the lists; if it waited, it is cancelled all the same.
+        """
         with self._table.changing() as db:
             job = self.get(id)
             if job.state == RUNNING:
@@ -276,16 +279,22 @@ class Store:
             db.execute("UPDATE job SET trashed = 1 WHERE id = ?", (id,))
         # After the table has taken it: where it does not, the job is in the lists and its folder beside it.
         if job.folder.is_dir():
-            shutil.move(job.folder, self.trash / job.folder.name)
+            try:
+                _move(job.folder, self.trash / job.folder.name)
+            except UserError:
+                with self._table.changing() as db:
+                    db.execute("UPDATE job SET trashed = 0 WHERE id = ?", (id,))
+                raise
         shutil.rmtree(self.work_folder(id), ignore_errors=True)
 
     def untrash_job(self, id: int) -> None:
-        """Take a job and its folder out of the trash again."""
-        job = self.get(id)
-        if not job.folder.exists() and (self.trash / job.folder.name).is_dir():
-            shutil.move(self.trash / job.folder.name, job.folder)
+        """Take a job and its folder out of the trash again, both or neither."""
         with self._table.changing() as db:
+            job = self.get(id)
             db.execute("UPDATE job SET trashed = 0 WHERE id = ?", (id,))
+            # Within the change: a job is in the lists only with its folder beside it.
+            if not job.folder.exists() and (self.trash / job.folder.name).is_dir():
+                _move(self.trash / job.folder.name, job.folder)
 
     def paused(self) -> str:
         """Why the whole queue is paused; empty if it is not."""
@@ -483,6 +492,16 @@ class Store:
 
     def _jobs(self, query: str, values: Sequence[Any] = ()) -> Jobs:
         return [from_row(row, self.results) for row in self._table.rows(query, values)]
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a folder. UserError where the system refuses, and on one disk it is then where it was, whole."""
+    try:
+        one_disk = source.stat().st_dev == target.parent.stat().st_dev
+        # What it may not rename, shutil.move copies, and then takes apart as far as it can.
+        (os.rename if one_disk else shutil.move)(source, target)
+    except OSError as error:
+        raise refused(error) from error
 
 
 def _absolute(values: dict[str, Any], settings: Settings) -> dict[str, Any]:
