@@ -63,6 +63,40 @@ def test_a_request_that_cannot_be_done_says_why(client: Client) -> None:
         client.predict(99999, api_name="/job")
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("generate", ([1, 2],), r"generate: settings are \[1, 2\]; give them by name"),
+        ("generate", ("frames",), "generate: settings are 'frames'; give them by name"),
+        ("job", (10**30,), f"number: .* less than .*given '{10**30}'"),
+        ("job", ("last",), "number: .* valid integer.*given 'last'"),
+        ("cancel", (10**30,), f"number: .* less than .*given '{10**30}'"),
+        ("jobs", ("seed", "x"), "limit: .* valid integer.*given 'x'"),
+        ("jobs", (5, 1), "text: .* valid string.*given '5'"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(client: Client, name: str, given: tuple[Any, ...], said: str) -> None:
+    """What was given and what is possible, not that something went wrong."""
+    with pytest.raises(AppError, match=said):
+        client.predict(*given, api_name=f"/{name}")
+
+
+def test_a_folder_of_pictures_is_named_to_a_program(app: Any, client: Client, tiny: Path, tmp_path: Path) -> None:
+    """It is no file to download; the job is done all the same, and says where it is."""
+    asked = {
+        "frames": 2,
+        "steps": 1,
+        "width": 16,
+        "height": 16,
+        "checkpoint": str(tiny),
+        "output": str(tmp_path / "made"),
+    }
+    job = client.predict(asked, True, api_name="/generate")
+    assert (job["state"], job["clip"]) == ("done", None)
+    assert len(list(Path(job["settings"]["output"]).glob("*.png"))) == 2
+    assert client.predict(job["id"], api_name="/job") == job
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:1/x.mp4", "../../../../etc/passwd"])
 @pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}])
 def test_only_uploads_are_read_as_files(app: Any, path: str, meta: dict[str, Any]) -> None:

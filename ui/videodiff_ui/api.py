@@ -5,20 +5,33 @@ Their docstrings are what a program that speaks MCP is told about them.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from pydantic import Field
 
 from videodiff.errors import UserError
 from videodiff.jobs import RUNNING, WAITING, Job
-from videodiff.settings import TASKS, validate
-from videodiff_ui.context import App
+from videodiff.settings import TASKS, Settings, validate
+from videodiff_ui.context import App, told
 from videodiff_ui.intake import keep
 
 POLL_SECONDS = 0.2
 Answer = dict[str, Any]
+
+
+class Which(Settings):
+    """What is given to find a job."""
+
+    number: int = Field(ge=1, lt=2**63)
+
+
+class Search(Settings):
+    """What is given to find jobs."""
+
+    text: str
+    limit: int
 
 
 def build(app: App) -> None:
@@ -27,35 +40,41 @@ def build(app: App) -> None:
         gr.api(_asking(app, name), api_name=name)
 
     def job(number: int, request: gr.Request) -> Answer:
-        """What became of a job: state, progress, error, notes and, once it is done, the clip."""
-        return _told(app, app.own(number, request))
+        """What became of a job: state, progress, error, notes and, once it is done, the clip if it is one file."""
+        return _answer(app, _own(app, number, request))
 
     def jobs(request: gr.Request, text: str = "", limit: int = 20) -> list[Answer]:
         """The last jobs, newest first; `text` is looked for in names and settings. Without their clips."""
+        search = validate(Search, {"text": text, "limit": limit}, where="jobs")
         visitor = app.visitor(request) if app.public else None
-        return [_facts(job) for job in app.store.list(text=text, visitor=visitor, limit=max(1, min(limit, 200)))]
+        limit = max(1, min(search.limit, 200))
+        return [_facts(job) for job in app.store.list(text=search.text, visitor=visitor, limit=limit)]
 
     def cancel(number: int, request: gr.Request) -> Answer:
         """Stop a job, whether it runs or waits."""
-        app.store.cancel(app.own(number, request).id)
-        return _facts(app.store.get(number))
+        job = _own(app, number, request)
+        app.store.cancel(job.id)
+        return _facts(app.store.get(job.id))
 
     for function in (job, jobs, cancel):
-        gr.api(_plainly(function), api_name=function.__name__)
+        gr.api(told(function), api_name=function.__name__)
 
 
 def _asking(app: App, kind: str) -> Callable[..., Any]:
     """The endpoint of a task."""
 
+    @told
+    def added(settings: Any, request: gr.Request) -> Job:
+        if not isinstance(settings, Mapping):
+            raise UserError(f'{kind}: settings are {settings!r:.80}; give them by name, such as {{"steps": 4}}')
+        values = {name: _file(app, value) for name, value in settings.items()}
+        return app.store.add(validate(TASKS[kind], values, where=kind), app.visitor(request))
+
     async def ask(settings: dict, request: gr.Request, wait: bool = False) -> dict:
-        try:
-            values = {name: _file(app, value) for name, value in settings.items()}
-            asked = app.store.add(validate(TASKS[kind], values, where=kind), app.visitor(request))
-        except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        asked = added(settings, request)
         while wait and _goes_on(app, asked.id):
             await asyncio.sleep(POLL_SECONDS)
-        return _told(app, app.store.get(asked.id))
+        return _answer(app, app.store.get(asked.id))
 
     line = (TASKS[kind].__doc__ or kind).strip().split("\n")[0]
     ask.__name__ = kind
@@ -73,17 +92,9 @@ def _goes_on(app: App, number: int) -> bool:
     return state == RUNNING or (state == WAITING and not app.store.paused())
 
 
-def _plainly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its UserErrors shown as they are."""
-
-    @wraps(function)
-    def plain(*given: Any, **named: Any) -> Any:
-        try:
-            return function(*given, **named)
-        except UserError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    return plain
+def _own(app: App, number: Any, request: gr.Request) -> Job:
+    """`App.own` for a number as a program gave it."""
+    return app.own(validate(Which, {"number": number}, where="job").number, request)
 
 
 def _file(app: App, value: Any) -> Any:
@@ -102,7 +113,9 @@ def _facts(job: Job) -> Answer:
     return {**{name: getattr(job, name) for name in names}, "notes": list(job.notes)}
 
 
-def _told(app: App, job: Job) -> Answer:
-    """What is said of a job, with its clip as a file to download."""
-    file = None if job.output is None else gr.FileData(path=app.shown(job.output)).model_dump()
+@told
+def _answer(app: App, job: Job) -> Answer:
+    """What is said of a job, with its clip as a file to download. A folder of pictures is none, nor is what is gone."""
+    made = job.output
+    file = gr.FileData(path=app.shown(made)).model_dump() if made is not None and made.is_file() else None
     return {**_facts(job), "clip": file}
