@@ -581,7 +581,8 @@ def first_problem(problem: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        return f"{name} is needed; see --help"
+        option = name if "." in name else f"--{name.replace('_', '-')}"
+        return f"{option} is needed and was not given"
     if not name:
         return message
     return f"{name}: {message[0].lower()}{message[1:]} (given {str(first['input'])[:80]!r})"

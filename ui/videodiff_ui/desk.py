@@ -15,6 +15,8 @@ FIRST = {
     "edit": ("strength", "amount", "frames", "steps", "seed"),
     "restore": ("operator", "noise", "blur", "factor", "method", "passes", "seed"),
 }
+CLIPS = ["video", "image", ".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ivf", ".obu"]
+"""What may be chosen as a clip: what a browser calls one, and endings it takes for something else."""
 OUTPUTS = {"MP4": ".mp4", "WebM": ".webm", "GIF": ".gif", "MKV": ".mkv", "PNG": ""}
 
 
@@ -37,9 +39,7 @@ class Desk:
 
     def _clip(self) -> None:
         name = self.id
-        self.input = gr.File(
-            label=_("make.input"), file_types=["video", "image"], elem_id=f"{name}-input", height=110, visible=True
-        )
+        self.input = gr.File(label=_("make.input"), file_types=CLIPS, elem_id=f"{name}-input", height=110, visible=True)
         with gr.Row(elem_classes="vd-sources"):
             self.history = gr.Dropdown(
                 [], label=_("make.history"), elem_id=f"{name}-history", value=None, min_width=160, filterable=True
@@ -87,7 +87,7 @@ class Desk:
             if any(field in TASKS[kind].model_fields for kind in self.kinds):
                 self.files[field] = gr.File(
                     label=_(f"field.{field}"),
-                    file_types=["video", "image"],
+                    file_types=CLIPS,
                     height=90,
                     visible=field in TASKS[self.kinds[0]].model_fields,
                     elem_id=f"{name}-{field}",
@@ -129,7 +129,7 @@ class Desk:
                 self.grow = gr.Slider(-32, 32, step=1, value=0, label=_("make.grow"), min_width=120)
                 self.feather = gr.Slider(0, 64, step=1, value=0, label=_("make.feather"), min_width=120)
             self.mask_file = gr.File(
-                label=_("make.mask_file"), file_types=["video", "image"], height=90, elem_id=f"{name}-mask-file"
+                label=_("make.mask_file"), file_types=CLIPS, height=90, elem_id=f"{name}-mask-file"
             )
 
     def _run(self) -> None:
