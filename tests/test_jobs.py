@@ -83,6 +83,12 @@ def test_again_changes_what_is_said_and_the_place(store):
     assert len(store.list()) == 2
 
 
+def test_pictures_go_into_a_folder_whose_name_has_no_ending(store):
+    first = store.add(Generate(frames=2, seed=5), suffix="")
+    assert first.settings["output"] == str(first.folder / "seed5-generate")
+    assert store.again(first.id, seed=6).settings["output"].endswith("seed6-generate")
+
+
 # --- order and search
 
 

@@ -118,6 +118,20 @@ def test_what_was_deleted_lies_in_the_trash_and_comes_back(app: Any, library: An
     assert job.output.is_file()
 
 
+def test_what_lies_in_the_trash_is_listed_and_put_back(app: Any, library: Any, clip: Path) -> None:
+    jobs = [made(app.store, clip) for _ in range(2)]
+    for job in jobs:
+        press(card(library, job), "trash")
+        card(library, job).wait_for(state="detached")
+    library.locator("#vd-library-in-trash input").check()
+    press(card(library, jobs[0]), "undo")
+    card(library, jobs[0]).wait_for(state="detached")
+    card(library, jobs[1]).wait_for()
+    library.locator("#vd-library-in-trash input").uncheck()
+    card(library, jobs[0]).wait_for()
+    assert [job.id for job in app.store.list()] == [jobs[0].id]
+
+
 def test_settings_are_seen_and_go_back_to_make(app: Any, library: Any, clip: Path) -> None:
     job = made(app.store, clip, seed=4242, frames=5)
     press(card(library, job), "show")

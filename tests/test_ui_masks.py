@@ -63,6 +63,15 @@ def test_outside_the_keyframes_the_mask_stays() -> None:
         np.testing.assert_array_equal(found[place], disc(20, 40, 5))
 
 
+def test_a_mask_in_another_size_covers_the_same_part_of_the_picture() -> None:
+    mask = np.zeros((240, 320), bool)
+    mask[60:120, 80:240] = True
+    larger = masks.resized({3: mask}, (480, 640))[3]
+    assert larger[120:240, 160:480].all()
+    assert larger.sum() == 4 * mask.sum()
+    assert np.array_equal(masks.resized({3: larger}, (240, 320))[3], mask)
+
+
 @pytest.mark.parametrize("grow", [-3, 2, 5])
 def test_growing_moves_the_edge_by_so_many_pixels(grow: int) -> None:
     square = (abs(Y - 24) <= 8) & (abs(X - 30) <= 8)
