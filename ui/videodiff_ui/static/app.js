@@ -92,12 +92,14 @@ function translate(root) {
   }
 }
 
-// Gradio follows a change of language only in the tab that is open; here all do, those behind the dots as well.
+// Gradio follows a change of language only in the tab that is open; here all do, those behind the dots as well. The text
+// is changed in its place: where tabs move behind the dots, Gradio turns it into the next one's.
 function translateTabs() {
-  for (const button of document.querySelectorAll("#vd-tabs .tab-wrapper button, #vd-tabs .overflow-dropdown button")) {
-    const said = button.textContent.trim();
-    if (said in tabs && words[tabs[said]] !== said) button.textContent = words[tabs[said]];
-  }
+  for (const button of document.querySelectorAll("#vd-tabs .tab-wrapper button, #vd-tabs .overflow-dropdown button"))
+    for (const text of button.childNodes) {
+      const said = text.data?.trim();
+      if (said in tabs && words[tabs[said]] !== said) text.data = words[tabs[said]];
+    }
 }
 
 // --- Widgets ---------------------------------------------------------------------------------------------------------
