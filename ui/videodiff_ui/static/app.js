@@ -178,8 +178,12 @@ const listeners = { play: [], step: [] };
 // `videodiff.on("play", f)`: the space bar. `videodiff.on("step", f)`: f(-1 or 1) for the arrows, f(-10 or 10) with Shift.
 videodiff.on = (what, listener) => listeners[what].push(listener);
 
-const typing = (element) => element.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable=true]");
-const pressable = (element) => element.closest?.("button, a, summary, [role=tab], [role=slider], input, label");
+// Where keys are letters; and what uses the space bar or the arrows itself, which the app then leaves to it.
+const PRESSED = ["checkbox", "radio", "range", "button", "submit", "reset", "file"].map((type) => `[type=${type}]`);
+const typing = (element) =>
+  element.closest?.(`input:not(${PRESSED}), textarea, select, [contenteditable]:not([contenteditable=false])`);
+const pressable = (element) => element.closest?.("button, a, summary, label, [role=tab], input:not([type=range])");
+const movable = (element) => element.closest?.(".vd-cell, [role=tab], [role=slider], [type=radio], [type=range]");
 
 // The button of the open page whose id ends so: vd-run on Make, vd-edit-run on Edit.
 const visible = (element) => element.offsetParent !== null;
@@ -200,7 +204,7 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === " " && !pressable(event.target) && listeners.play.length) {
     event.preventDefault();
     listeners.play.forEach((listener) => listener());
-  } else if (["ArrowLeft", "ArrowRight"].includes(event.key) && !pressable(event.target) && listeners.step.length) {
+  } else if (["ArrowLeft", "ArrowRight"].includes(event.key) && !movable(event.target) && listeners.step.length) {
     event.preventDefault();
     const step = (event.key === "ArrowLeft" ? -1 : 1) * (event.shiftKey ? 10 : 1);
     listeners.step.forEach((listener) => listener(step));
