@@ -188,6 +188,28 @@ def test_no_page_is_wider_than_the_window(app: Any, chromium: Any, width: int, t
         page.watched.quiet()
 
 
+def test_a_page_says_that_its_server_is_gone_and_offers_the_next_one(serve: Callable[..., Any], chromium: Any) -> None:
+    """It says nothing while all is well, and takes back what it said when its own server answers again."""
+    first = serve()
+    with browser.opened(chromium, first.url, viewport={"width": 360, "height": 800}) as page:
+        lines = page.locator(".vd-lost [data-lost]").locator("visible=true")
+        assert lines.count() == 0
+        page.context.set_offline(True)
+        lines.filter(has_text=words.text("server.away")).wait_for()
+        page.context.set_offline(False)
+        lines.wait_for(state="hidden")
+        to_korean(page)
+        first.stop()
+        lines.filter(has_text=words.text("server.away", "ko")).wait_for()
+        serve("--port", first.url.rsplit(":", 1)[1], data=first.data)
+        lines.filter(has_text=words.text("server.anew", "ko")).wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        page.click("#vd-load")
+        page.wait_for_selector(".vd-lost [data-lost=anew]", state="hidden")
+        browser.tab(page, "library", "ko")
+        assert lines.count() == 0
+
+
 def test_theme_and_language_are_kept(page: Any) -> None:
     """Both switches work at once and after a reload."""
     before = page.evaluate("document.body.classList.contains('dark')")

@@ -151,7 +151,7 @@ def _header(html: Any, public: bool, version: str) -> str:
             "button", sign, type="button", class_="vd-switch", id=f"vd-{what}", data_title=f"switch_{what}_label"
         )
 
-    return html.tag(
+    header = html.tag(
         "header",
         html.tag("span", "videodiff", class_="vd-name"),
         html.tag("span", html.word("public_note"), class_="vd-note") if public else None,
@@ -159,6 +159,21 @@ def _header(html: Any, public: bool, version: str) -> str:
         class_="vd-header",
         data_version=version,
     )
+    # What static/pulse.js shows when this server no longer answers. Visitors of a Space cannot start it.
+    lost = html.tag(
+        "div",
+        html.tag("p", html.word("server.away_public" if public else "server.away"), data_lost="away", hidden=True),
+        html.tag(
+            "p",
+            html.word("server.anew"),
+            html.tag("button", html.word("server.load"), type="button", id="vd-load"),
+            data_lost="anew",
+            hidden=True,
+        ),
+        role="status",
+        class_="vd-lost",
+    )
+    return html.join(header, lost)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
