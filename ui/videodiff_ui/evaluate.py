@@ -13,7 +13,7 @@ from videodiff.jobs import DONE, FAILED, PAUSED, RUNNING, WAITING, Job
 from videodiff.settings import Evaluate, validate
 from videodiff_ui import cards, models
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import QUIET, App
+from videodiff_ui.context import QUIET, App, told
 from videodiff_ui.html import Html, join, message, tag, term, word
 from videodiff_ui.words import _
 
@@ -101,8 +101,8 @@ def build(app: App) -> None:
         return [gr.skip()] * 4 if version == app.store.version() else drawn(chosen)
 
     views = [version, listed, shown, download]
-    start.click(started, [protocol, folders, network, *numbers], [chosen, said, *views], **QUIET)
-    listed.click(clicked, chosen, [chosen, said, *views], **QUIET)
+    start.click(told(started), [protocol, folders, network, *numbers], [chosen, said, *views], **QUIET)
+    listed.click(told(clicked), chosen, [chosen, said, *views], **QUIET)
     app.pulse("evaluate", fn=ticked, inputs=[version, chosen], outputs=views)
     app.tabs.select(lambda: gr.Dropdown(choices=models.choices(app.store)), None, network, **QUIET)
 

@@ -19,7 +19,7 @@ from videodiff.jobs import CANCELLED, DONE, FAILED, PAUSED, RUNNING, WAITING, Jo
 from videodiff.settings import REQUESTS, TASKS, Sampling
 from videodiff_ui import cards, player
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import HOME, QUIET, App, parcel
+from videodiff_ui.context import HOME, QUIET, App, parcel, told
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.outcome import output_of
 from videodiff_ui.words import _
@@ -104,7 +104,7 @@ def build(app: App) -> None:
         one.change(filtered, [view, *filters], [view, *parts], **QUIET)
     app.pulse("library", fn=ticked, inputs=view, outputs=[view, *parts])
     for part in parts:
-        part.click(clicked, view, [view, *parts, app.inbox, app.tabs], **QUIET)
+        part.click(told(clicked), view, [view, *parts, app.inbox, app.tabs], **QUIET)
 
 
 def sent(job: Job, whole: bool) -> dict[str, Any]:

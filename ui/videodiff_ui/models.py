@@ -17,7 +17,7 @@ from videodiff.jobs import Store
 from videodiff.shelf import Description
 from videodiff_ui import card, cards, hub
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import QUIET, App, ask_command
+from videodiff_ui.context import QUIET, App, ask_command, told
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
@@ -104,7 +104,7 @@ def build(app: App) -> None:
         return opened, trashed, message, shown(opened)
 
     for part in (said, listed):
-        part.click(clicked, [opened, trashed], [opened, trashed, said, listed], **QUIET)
+        part.click(told(clicked), [opened, trashed], [opened, trashed, said, listed], **QUIET)
     if not app.public:
         for way in WAYS:
             with gr.Accordion(_(f"models.by_{way.name}"), open=False, elem_id=f"vd-models-by-{way.name}"):
@@ -223,7 +223,9 @@ def _by_folder(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HT
         found = shelf.find(str(given))
         return sorted(found.iterdir()), name.strip() or given.resolve().name
 
-    go.click(_adding(app, work, shown), [folder, name], [said, listed], api_visibility="private", show_progress_on=go)
+    go.click(
+        told(_adding(app, work, shown)), [folder, name], [said, listed], api_visibility="private", show_progress_on=go
+    )
 
 
 def _by_files(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HTML) -> None:
@@ -236,7 +238,9 @@ def _by_files(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HTM
             raise UserError("give the checkpoint a name, by which you will find it in the lists")
         return [Path(file) for file in files or ()], name.strip()
 
-    go.click(_adding(app, work, shown), [files, name], [said, listed], api_visibility="private", show_progress_on=go)
+    go.click(
+        told(_adding(app, work, shown)), [files, name], [said, listed], api_visibility="private", show_progress_on=go
+    )
 
 
 def _by_hub(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HTML) -> None:
@@ -272,8 +276,8 @@ def _by_hub(app: App, said: gr.HTML, shown: Callable[[], Html], listed: gr.HTML)
             return notice(str(error), kind="error"), gr.skip()
         return notice(word("models.added_as", name=folder.name)), shown()
 
-    look.click(look_up, repository, [looked, offer, go], api_visibility="private", show_progress_on=look)
-    go.click(fetch, looked, [said, listed], api_visibility="private", show_progress_on=go)
+    look.click(told(look_up), repository, [looked, offer, go], api_visibility="private", show_progress_on=look)
+    go.click(told(fetch), looked, [said, listed], api_visibility="private", show_progress_on=go)
 
 
 WAYS = (Way("folder", _by_folder), Way("files", _by_files), Way("hub", _by_hub))

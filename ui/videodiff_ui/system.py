@@ -15,7 +15,7 @@ import gradio as gr
 from videodiff.jobs import RUNNING
 from videodiff.supervisor import memory
 from videodiff_ui.cards import facts, notice
-from videodiff_ui.context import QUIET, App, ask_command
+from videodiff_ui.context import QUIET, App, ask_command, told
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
 
@@ -48,9 +48,11 @@ def build(app: App) -> None:
         return _live(app)
 
     app.pulse("system", every=2, fn=refreshed, inputs=seen, outputs=[live, seen])
-    pause.click(paused, None, live, **QUIET)
-    resume.click(resumed, None, live, **QUIET)
-    check.click(lambda: tag("p", word("system.asking")), None, machine, **QUIET).then(_machine, None, machine, **QUIET)
+    pause.click(told(paused), None, live, **QUIET)
+    resume.click(told(resumed), None, live, **QUIET)
+    check.click(lambda: tag("p", word("system.asking")), None, machine, **QUIET).then(
+        told(_machine), None, machine, **QUIET
+    )
 
 
 def _live(app: App) -> Html:

@@ -18,7 +18,7 @@ from videodiff.settings import Train, validate
 from videodiff.video.folders import Found, survey
 from videodiff_ui import cards
 from videodiff_ui.cards import button, facts, notice, panel
-from videodiff_ui.context import QUIET, App
+from videodiff_ui.context import QUIET, App, told
 from videodiff_ui.curves import curve
 from videodiff_ui.html import Html, join, message, tag, word
 from videodiff_ui.words import _
@@ -124,10 +124,10 @@ def build(app: App) -> None:
 
     views = [seen, runs, live, sheet]
     preset.change(_about, preset, about, **QUIET)
-    look.click(looked, folder, said, api_visibility="private", show_progress_on=look)
-    files.upload(uploaded, files, [folder, said], api_visibility="private", show_progress_on=files)
-    start.click(started, [seen, *form], [chosen, said, *views], **QUIET)
-    runs.click(clicked, [chosen, seen], [chosen, said, *views], **QUIET)
+    look.click(told(looked), folder, said, api_visibility="private", show_progress_on=look)
+    files.upload(told(uploaded), files, [folder, said], api_visibility="private", show_progress_on=files)
+    start.click(told(started), [seen, *form], [chosen, said, *views], **QUIET)
+    runs.click(told(clicked), [chosen, seen], [chosen, said, *views], **QUIET)
     app.pulse("train", fn=ticked, inputs=[chosen, seen], outputs=views)
 
 
