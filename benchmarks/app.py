@@ -82,7 +82,7 @@ def serve(folder: Path, given: argparse.Namespace) -> None:
         print(f"after {given.jobs:3} jobs         cache {grown:+} bytes   server {in_megabytes(server.pid)}")
         Supervisor(store).stop(kill=True)
     finally:
-        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGTERM)  # an interrupt is ignored by what a shell began behind itself
         server.wait(30)
 
 
