@@ -189,6 +189,14 @@ def opened(chromium: Any, url: str, **context: Any) -> Iterator[Any]:
         made.close()
 
 
+def reload(page: Any) -> None:
+    """Load the page anew. What Gradio's own streams say as they are cut off by that is no fault of the page."""
+    page.reload()
+    page.wait_for_selector("#vd-tabs [role=tab]")
+    cut = ("AbortError", "Unexpected error Connection errored out")
+    page.watched.console[:] = [line for line in page.watched.console if not line.startswith(cut)]
+
+
 def tab(page: Any, name: str, language: str = "en") -> None:
     """Open the page with this id (make, library, ...), wherever its tab is: in the row or behind the dots."""
     label = words.text(f"tab_{name}", language)

@@ -49,14 +49,6 @@ def fill(page: Any, prefix: str = "vd", **fields: Any) -> None:
         box.press("Tab")
 
 
-def reload(page: Any) -> None:
-    """Load the page anew. What Gradio's own streams say as they are cut off by that is no fault of the page."""
-    page.reload()
-    page.wait_for_selector("#vd-run")
-    cut = ("AbortError", "Unexpected error Connection errored out")
-    page.watched.console[:] = [line for line in page.watched.console if not line.startswith(cut)]
-
-
 def run(page: Any, app: Any, prefix: str = "vd") -> int:
     """Press Run; the number of the job it adds."""
     before = {job.id for job in app.store.list()}
@@ -193,7 +185,7 @@ def test_a_page_opened_anew_finds_its_run_and_a_closed_one_its_result(
     number = run(page, app)
     app.job(number, RUNNING)
     page.wait_for_selector("#vd-progress progress")
-    reload(page)
+    browser.reload(page)
     page.wait_for_selector("#vd-progress progress")
     app.store.cancel(number)
     app.job(number, CANCELLED)
@@ -203,7 +195,7 @@ def test_a_page_opened_anew_finds_its_run_and_a_closed_one_its_result(
         closed = run(other, app)
         other.watched.quiet()
     assert app.job(closed, DONE).output
-    reload(page)
+    browser.reload(page)
     page.wait_for_selector("#vd-result .vd-player")
     page.wait_for_selector("#vd-download")
 
@@ -229,7 +221,7 @@ def test_a_result_brings_its_settings_and_overwrites_nothing_by_itself(app: Any,
     put_in(page, clip)
     fill(page, frames=6, steps=3, seed=77)
     result = app.job(run(page, app), DONE).output
-    reload(page)
+    browser.reload(page)
     put_in(page, result)
     page.wait_for_selector("#vd-facts:has-text('seed 77')")
     assert value(page, "steps") == "4"
@@ -382,5 +374,5 @@ def test_variants_of_an_example_play_side_by_side(app: Any, page: Any) -> None:
     assert jobs[1].settings["seed"] == jobs[0].settings["seed"] + 1
     page.wait_for_function("document.querySelectorAll('#vd-grid video').length === 2")
     page.wait_for_function("[...document.querySelectorAll('#vd-grid video')].every((film) => film.currentTime > 0)")
-    reload(page)
+    browser.reload(page)
     page.wait_for_function("document.querySelectorAll('#vd-grid video').length === 2")

@@ -17,8 +17,9 @@ import yaml
 
 from videodiff import video
 from videodiff.errors import LimitExceeded, UserError
-from videodiff.jobs import DONE, WAITING
+from videodiff.jobs import DONE, WAITING, Store
 from videodiff.settings import Bpd, Edit, Generate, Infill, Interpolate, Predict, Settings
+from videodiff.supervisor import Supervisor
 from videodiff_ui import public
 from videodiff_ui.public import PublicStore
 
@@ -90,6 +91,8 @@ def space(tmp_path: Path) -> Any:
     yield f"http://127.0.0.1:{found[1]}"
     process.terminate()
     process.wait(30)
+    (data,) = re.findall(r"\(data in (.+?)\)", log.read_text())
+    Supervisor(Store(Path(data))).stop(kill=True)  # a worker outlives its server by ten minutes
 
 
 def status(url: str, host: str) -> int:
