@@ -148,6 +148,18 @@ def test_what_is_put_into_a_field_at_once_is_on_the_strip(page: Any, clip: Path)
     until(lambda: page.locator("#vd-timeline .vd-wanted").count() == 2, what="two frames are marked")
 
 
+def test_the_strip_is_that_of_the_clip_whatever_is_asked_for(page: Any, clip: Path, tmp_path: Path) -> None:
+    put_in(page, clip)
+    page.locator("#vd-timeline .vd-cell").nth(8).click()
+    until(lambda: page.locator("#vd-field-missing").count() and value(page, "missing") == "8", what="frame 8")
+    short = tmp_path / "short.mkv"
+    video.write(short, video.read(clip).frames[:4], 10)
+    page.locator("#vd-input button[aria-label='Remove this file'], #vd-input button[aria-label='Clear']").first.click()
+    page.set_input_files("#vd-input input[type=file]", str(short))
+    until(lambda: page.locator("#vd-timeline .vd-cell").count() == 4, what="the strip of the short clip")
+    page.wait_for_selector("#vd-asked .vd-hint")
+
+
 def test_a_result_can_be_pictures(app: Any, page: Any, clip: Path, tmp_path: Path) -> None:
     put_in(page, clip)
     fill(page, frames=2, steps=1, size=24)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from videodiff.errors import check_full
+from videodiff.errors import check_full, refused
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -31,6 +31,16 @@ def link_or_copy(source: Path, target: Path) -> None:
             target.unlink(missing_ok=True)
             check_full(error)
             raise
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Move a folder. UserError where the system refuses, and on one disk it is then where it was, whole."""
+    try:
+        one_disk = source.stat().st_dev == target.parent.stat().st_dev
+        # What it may not rename, shutil.move copies, and then takes apart as far as it can.
+        (os.rename if one_disk else shutil.move)(source, target)
+    except OSError as error:
+        raise refused(error) from error
 
 
 def folder_size(*folders: Path) -> int:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from videodiff import room
-from videodiff.errors import UserError, refused
+from videodiff.errors import UserError
+from videodiff.files import move_folder
 from videodiff.job import (
     CANCELLED,
     DONE,
@@ -280,7 +281,7 @@ class Store:
         # After the table has taken it: where it does not, the job is in the lists and its folder beside it.
         if job.folder.is_dir():
             try:
-                _move(job.folder, self.trash / job.folder.name)
+                move_folder(job.folder, self.trash / job.folder.name)
             except UserError:
                 with self._table.changing() as db:
                     db.execute("UPDATE job SET trashed = 0 WHERE id = ?", (id,))
@@ -294,7 +295,7 @@ class Store:
             db.execute("UPDATE job SET trashed = 0 WHERE id = ?", (id,))
             # Within the change: a job is in the lists only with its folder beside it.
             if not job.folder.exists() and (self.trash / job.folder.name).is_dir():
-                _move(self.trash / job.folder.name, job.folder)
+                move_folder(self.trash / job.folder.name, job.folder)
 
     def paused(self) -> str:
         """Why the whole queue is paused; empty if it is not."""
@@ -492,16 +493,6 @@ class Store:
 
     def _jobs(self, query: str, values: Sequence[Any] = ()) -> Jobs:
         return [from_row(row, self.results) for row in self._table.rows(query, values)]
-
-
-def _move(source: Path, target: Path) -> None:
-    """Move a folder. UserError where the system refuses, and on one disk it is then where it was, whole."""
-    try:
-        one_disk = source.stat().st_dev == target.parent.stat().st_dev
-        # What it may not rename, shutil.move copies, and then takes apart as far as it can.
-        (os.rename if one_disk else shutil.move)(source, target)
-    except OSError as error:
-        raise refused(error) from error
 
 
 def _absolute(values: dict[str, Any], settings: Settings) -> dict[str, Any]:

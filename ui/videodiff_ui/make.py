@@ -328,10 +328,13 @@ class Page(Desk):
 
     def _shown(self, taken: intake.Taken | None, kind: str, values: Mapping[str, Any]) -> dict[Any, Any]:
         """The strip with what is asked for. What is not valid yet is said below it, and by the run."""
+        if taken is None:
+            return self._strip(None, NOTHING)
         try:
-            return self._strip(taken, timeline.marks_of(kind, dict(values), taken.frames) if taken else NOTHING)
+            return self._strip(taken, timeline.marks_of(kind, dict(values), taken.frames))
         except UserError as error:
-            return {self.asked: tag("p", message(str(error)), class_="vd-hint"), self.refused: ""}
+            said_below = {self.asked: tag("p", message(str(error)), class_="vd-hint")}
+            return self._strip(taken, timeline.Marks(taken.frames)) | said_below
 
     def use_former(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
         """The settings inside the clip become those of the page."""

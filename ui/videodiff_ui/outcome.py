@@ -208,9 +208,10 @@ class Outcome:
 def carried(job: Job, kind: str) -> dict[str, Any]:
     """The settings with which a result is worked on: the network and the machine; all where the task is the same.
 
-    A seed is drawn anew, and what was cut out of the input has been cut.
+    A seed is drawn anew, what was cut out of the input has been cut, and other files belong to the clip before.
     """
-    same = job.settings.keys() - {"seed", "output", "overwrite", *READING} if job.kind == kind else set(KEPT)
+    left = {"seed", "input", "output", "overwrite", *READING, *said.OTHERS}
+    same = job.settings.keys() - left if job.kind == kind else set(KEPT)
     return {name: value for name, value in job.settings.items() if name in same}
 
 
